@@ -1,0 +1,2 @@
+//! The guard (being built).
+pub mod tree;

@@ -1,0 +1,4 @@
+//! rekindle
+pub mod clock;
+pub mod guard;
+pub mod protocol;
