@@ -1,0 +1,175 @@
+//! What follows the end of an attempt: of one that its owner ended, and of one that was interrupted.
+//! Pure: the store writes it, the engine and every sweeper ask here.
+
+use std::time::Duration;
+
+use super::engine::{EngineState, Proof};
+use super::ids::Incarnation;
+use super::retry::{Retry, RetryPolicy};
+use super::task::{AttemptResult, Policy, Reason, Rerun, Wish};
+
+/// From how many lost engines on a task runs alone on its engine, so that only it is charged if that
+/// one is lost too.
+pub const ALONE_FROM: u32 = 2;
+
+/// A task handed back by more self-fences in a row than this is quarantined: it may be what stalls
+/// its engines.
+pub const HAND_BACK_MAX: u32 = 10;
+
+/// What becomes of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Over, well: to the archive.
+    Done,
+    /// Ready again in its old place.
+    Ready(Reason),
+    /// Not before a time.
+    Wait {
+        /// From the database's now.
+        delay: Duration,
+        /// Why the next attempt exists.
+        reason: Reason,
+    },
+    /// Needs a human.
+    Failed,
+    /// Killed too many engines, or stalled them: needs a human.
+    Quarantined,
+    /// Over, on request.
+    Canceled,
+    /// Put aside on request.
+    Held,
+}
+
+/// A running task whose owner is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Engines lost under it so far.
+    pub lost: u32,
+    /// Self-fences in a row that handed it back.
+    pub handed_back: u32,
+    /// Whom it was last charged for.
+    pub charged: Option<Incarnation>,
+    /// What its kind said at the claim.
+    pub policy: Policy,
+    /// What an operator asked for while it ran.
+    pub wish: Wish,
+}
+
+/// How its owner ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnerEnd {
+    /// Who.
+    pub incarnation: Incarnation,
+    /// Fenced or stopped (an owner whose row is closed ended as one of the two).
+    pub state: EngineState,
+    /// With which proof.
+    pub proof: Proof,
+}
+
+/// What a sweep writes for one orphan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takeover {
+    /// How the attempt ended.
+    pub result: AttemptResult,
+    /// What becomes of the task.
+    pub next: Next,
+    /// The new counters.
+    pub lost: u32,
+    /// The new count of self-fences in a row.
+    pub handed_back: u32,
+    /// Whom it has been charged for.
+    pub charged: Option<Incarnation>,
+}
+
+/// Decides over one orphan.
+pub fn take_over(orphan: &Orphan, owner: &OwnerEnd) -> Takeover {
+    let by_itself = owner.state == EngineState::Stopped || owner.proof.is_hand_back();
+    let mut plan = Takeover {
+        result: if by_itself { AttemptResult::HandedBack } else { AttemptResult::Lost },
+        next: Next::Ready(if by_itself { Reason::HandedBack } else { Reason::Lost }),
+        lost: orphan.lost,
+        handed_back: orphan.handed_back,
+        charged: orphan.charged,
+    };
+    if by_itself {
+        plan.handed_back += u32::from(owner.proof.is_hand_back());
+    } else if orphan.charged != Some(owner.incarnation) {
+        // An incarnation is charged once per task: a claim of it that commits late is taken over again.
+        plan.lost += 1;
+        plan.charged = Some(owner.incarnation);
+    }
+    plan.next = match orphan.wish {
+        Wish::Cancel => Next::Canceled,
+        Wish::Hold => Next::Held,
+        Wish::Requeue => Next::Ready(Reason::Requeued),
+        Wish::None => plan.next,
+    };
+    if matches!(plan.next, Next::Ready(_)) {
+        plan.next = if plan.lost > orphan.lost && plan.lost >= u32::from(orphan.policy.max_lost.max(1))
+            || plan.handed_back > HAND_BACK_MAX
+        {
+            Next::Quarantined
+        } else if orphan.policy.rerun == Rerun::Never && orphan.wish == Wish::None {
+            Next::Failed
+        } else {
+            plan.next
+        };
+    }
+    plan
+}
+
+/// What a kind says about temporary failures, and how often this task has failed so.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// The kind's backoff.
+    pub retry: RetryPolicy,
+    /// Temporary failures so far, this one not included.
+    pub failures: u32,
+    /// Drawn by the caller, 0..=1.
+    pub roll: f64,
+}
+
+/// What an attempt said beyond its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Request {
+    /// It asked for the next attempt after this long; costs no retry.
+    pub retry_after: Option<Duration>,
+    /// It failed because of this host: another host may try once, at once.
+    pub elsewhere: bool,
+    /// It was tried elsewhere before.
+    pub was_elsewhere: bool,
+}
+
+/// What follows an attempt that its own engine ended.
+pub fn after_attempt(result: AttemptResult, wish: Wish, policy: &Policy, budget: &Budget, request: &Request) -> Next {
+    match result {
+        AttemptResult::Done => Next::Done,
+        AttemptResult::Canceled => Next::Canceled,
+        AttemptResult::Failed if request.elsewhere && !request.was_elsewhere => Next::Ready(Reason::Retry),
+        AttemptResult::Failed => Next::Failed,
+        AttemptResult::Tempfail | AttemptResult::Timeout | AttemptResult::Crash => match request.retry_after {
+            Some(delay) => Next::Wait { delay, reason: Reason::Retry },
+            None => match budget.retry.next(budget.failures + 1, budget.roll) {
+                Retry::After(delay) => Next::Wait { delay, reason: Reason::Retry },
+                Retry::GiveUp => Next::Failed,
+            },
+        },
+        AttemptResult::HandedBack | AttemptResult::Lost | AttemptResult::Fenced => match wish {
+            Wish::Hold => Next::Held,
+            Wish::Cancel => Next::Canceled,
+            Wish::Requeue => Next::Ready(Reason::Requeued),
+            Wish::None if policy.rerun == Rerun::Never => Next::Failed,
+            Wish::None => Next::Ready(Reason::HandedBack),
+        },
+    }
+}
+
+/// Whether this end uses the retry budget.
+pub fn uses_budget(result: AttemptResult, request: &Request) -> bool {
+    matches!(result, AttemptResult::Tempfail | AttemptResult::Timeout | AttemptResult::Crash)
+        && request.retry_after.is_none()
+}
+
+#[cfg(test)]
+#[path = "takeover_tests.rs"]
+mod tests;

@@ -1,0 +1,113 @@
+//! Every rule about interrupted and ended attempts.
+
+use super::*;
+
+fn orphan() -> Orphan {
+    Orphan { lost: 0, handed_back: 0, charged: None, policy: Policy::default(), wish: Wish::None }
+}
+fn dead(id: i64) -> OwnerEnd {
+    OwnerEnd { incarnation: Incarnation::new(id), state: EngineState::Fenced, proof: Proof::Expiry }
+}
+fn with_proof(proof: Proof) -> OwnerEnd {
+    OwnerEnd { proof, ..dead(1) }
+}
+
+#[test]
+fn lost_engine_is_charged_and_the_task_runs_again() {
+    for proof in [Proof::Expiry, Proof::Guard, Proof::Lock, Proof::Unit, Proof::Operator] {
+        let plan = take_over(&orphan(), &with_proof(proof));
+        assert_eq!((plan.result, plan.lost), (AttemptResult::Lost, 1), "{proof}");
+        assert_eq!(plan.next, Next::Ready(Reason::Lost));
+    }
+}
+
+#[test]
+fn owner_that_ended_itself_costs_nothing() {
+    let plan = take_over(&orphan(), &with_proof(Proof::Itself));
+    assert_eq!((plan.result, plan.lost, plan.handed_back), (AttemptResult::HandedBack, 0, 1));
+    assert_eq!(plan.next, Next::Ready(Reason::HandedBack));
+    let stopped = OwnerEnd { state: EngineState::Stopped, ..dead(1) };
+    let plan = take_over(&orphan(), &stopped);
+    assert_eq!((plan.result, plan.lost, plan.handed_back), (AttemptResult::HandedBack, 0, 0));
+}
+
+#[test]
+fn the_third_lost_engine_quarantines() {
+    assert_eq!(take_over(&Orphan { lost: 1, ..orphan() }, &dead(1)).next, Next::Ready(Reason::Lost));
+    assert_eq!(take_over(&Orphan { lost: 2, ..orphan() }, &dead(1)).next, Next::Quarantined);
+}
+
+#[test]
+fn an_incarnation_is_charged_once_per_task() {
+    let charged = Orphan { lost: 2, charged: Some(Incarnation::new(1)), ..orphan() };
+    let plan = take_over(&charged, &dead(1));
+    assert_eq!((plan.lost, plan.next), (2, Next::Ready(Reason::Lost)));
+}
+
+#[test]
+fn eleven_self_fences_in_a_row_quarantine() {
+    let at = |handed_back| take_over(&Orphan { handed_back, ..orphan() }, &with_proof(Proof::Itself)).next;
+    assert_eq!(at(9), Next::Ready(Reason::HandedBack));
+    assert_eq!(at(10), Next::Quarantined);
+}
+
+#[test]
+fn rerun_never_sends_an_interrupted_task_to_a_human() {
+    let policy = Policy { rerun: Rerun::Never, ..Policy::default() };
+    assert_eq!(take_over(&Orphan { policy, ..orphan() }, &dead(1)).next, Next::Failed);
+    assert_eq!(take_over(&Orphan { policy, ..orphan() }, &with_proof(Proof::Itself)).next, Next::Failed);
+}
+
+#[test]
+fn wishes_are_obeyed_at_takeover() {
+    for (wish, next) in
+        [(Wish::Cancel, Next::Canceled), (Wish::Hold, Next::Held), (Wish::Requeue, Next::Ready(Reason::Requeued))]
+    {
+        assert_eq!(take_over(&Orphan { wish, ..orphan() }, &dead(1)).next, next);
+    }
+}
+
+fn budget(failures: u32) -> Budget {
+    Budget { retry: RetryPolicy { max: 3, jitter: 0.0, ..RetryPolicy::default() }, failures, roll: 0.5 }
+}
+
+#[test]
+fn temporary_ends_retry_until_the_budget_is_used_up() {
+    for result in [AttemptResult::Tempfail, AttemptResult::Timeout, AttemptResult::Crash] {
+        let next =
+            |failures| after_attempt(result, Wish::None, &Policy::default(), &budget(failures), &Request::default());
+        assert!(matches!(next(0), Next::Wait { reason: Reason::Retry, .. }));
+        assert!(matches!(next(1), Next::Wait { .. }));
+        assert_eq!(next(2), Next::Failed);
+        assert!(uses_budget(result, &Request::default()));
+    }
+}
+
+#[test]
+fn a_retry_that_the_task_asked_for_costs_nothing() {
+    let request = Request { retry_after: Some(Duration::from_secs(9)), ..Request::default() };
+    let next = after_attempt(AttemptResult::Tempfail, Wish::None, &Policy::default(), &budget(99), &request);
+    assert_eq!(next, Next::Wait { delay: Duration::from_secs(9), reason: Reason::Retry });
+    assert!(!uses_budget(AttemptResult::Tempfail, &request));
+}
+
+#[test]
+fn a_permanent_failure_is_tried_once_on_another_host_if_the_host_was_at_fault() {
+    let fail = |request| after_attempt(AttemptResult::Failed, Wish::None, &Policy::default(), &budget(0), &request);
+    assert_eq!(fail(Request::default()), Next::Failed);
+    let elsewhere = Request { elsewhere: true, ..Request::default() };
+    assert_eq!(fail(elsewhere), Next::Ready(Reason::Retry));
+    assert_eq!(fail(Request { was_elsewhere: true, ..elsewhere }), Next::Failed);
+}
+
+#[test]
+fn hand_back_obeys_the_wish_that_caused_it() {
+    let back = |wish, rerun| {
+        let policy = Policy { rerun, ..Policy::default() };
+        after_attempt(AttemptResult::HandedBack, wish, &policy, &budget(0), &Request::default())
+    };
+    assert_eq!(back(Wish::None, Rerun::Always), Next::Ready(Reason::HandedBack));
+    assert_eq!(back(Wish::None, Rerun::Never), Next::Failed);
+    assert_eq!(back(Wish::Hold, Rerun::Never), Next::Held);
+    assert_eq!(back(Wish::Requeue, Rerun::Never), Next::Ready(Reason::Requeued));
+}
