@@ -1,0 +1,10 @@
+DROP TABLE attempt_output;
+DROP TABLE attempt;
+DROP TABLE task_archive;
+DROP TABLE resource;
+DROP TABLE task_resource;
+DROP TABLE task;
+DROP TABLE engine_wish;
+DROP TABLE engine_info;
+DROP TABLE engine;
+DROP TABLE meta;

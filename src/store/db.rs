@@ -1,0 +1,62 @@
+//! One connection, whatever the database: what the shared queries need of it.
+
+use super::api::StoreResult;
+use super::error::StoreError;
+use super::sql::{Dialect, Row, Sql, Stmt};
+
+/// A connection that runs [`Sql`].
+pub trait Db: Send {
+    /// The words of its backend.
+    fn dialect(&self) -> &'static Dialect;
+    /// An SQL expression for the identity of the database, cheap enough for every claim. On SQLite the
+    /// file is looked at here; an error says that it was replaced.
+    fn identity(&mut self) -> StoreResult<String>;
+    /// Runs a statement and returns how many rows it touched.
+    fn execute(&mut self, step: &'static str, sql: &Sql) -> StoreResult<usize>;
+    /// Runs a statement and returns its rows.
+    fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>>;
+    /// Begins a transaction that will write.
+    fn begin(&mut self, step: &'static str) -> StoreResult<()>;
+    /// Commits. A connection lost here leaves the outcome unknown.
+    fn commit(&mut self, step: &'static str) -> StoreResult<()>;
+    /// Rolls back; a connection that cannot is marked as broken.
+    fn rollback(&mut self);
+}
+
+/// What the queries build on.
+impl dyn Db + '_ {
+    /// A new statement in this backend's words.
+    pub fn stmt(&self) -> Stmt {
+        Stmt::new(self.dialect())
+    }
+
+    /// The first row, if there is one.
+    pub fn first(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Option<Row>> {
+        Ok(self.query(step, sql)?.into_iter().next())
+    }
+
+    /// Runs `body` in one transaction; an error rolls back.
+    pub fn transaction<T>(
+        &mut self,
+        step: &'static str,
+        body: impl FnOnce(&mut dyn Db) -> StoreResult<T>,
+    ) -> StoreResult<T> {
+        self.begin(step)?;
+        match body(self) {
+            Ok(value) => self.commit(step).map(|()| value),
+            Err(error) => {
+                self.rollback();
+                Err(before_commit(error))
+            }
+        }
+    }
+}
+
+/// A statement inside a transaction that never reached COMMIT was not applied, whatever became of the
+/// connection: the server rolls back when it notices.
+fn before_commit(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unknown { step, source } => StoreError::Unreachable { place: step.to_owned(), source },
+        other => other,
+    }
+}

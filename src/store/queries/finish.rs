@@ -1,0 +1,416 @@
+//! The end of an attempt: finish, retry, fail, hand back; and the wake-up of those who wait in line.
+//!
+//! The first *write* is the task's row under `id, token, nonce`: whoever has lost the claim changes
+//! nothing. Before it, the rows of its resources are locked in name order. After it: the attempt, the
+//! output, what becomes of the task, and the heads of the lines it left. Resource rows are written
+//! even where only their line changed: a claim that is just moving its task to `blocked` writes the
+//! same row, so one of the two sees the other, and no wake-up is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rows::{micros, resources_of};
+use super::takeover::lock_resources;
+use crate::protocol::ids::{ResourceName, TaskId, Token};
+use crate::protocol::takeover::Next;
+use crate::protocol::task::{AttemptResult, Reason, TaskState};
+use crate::store::api::{FinishState, StoreResult};
+use crate::store::db::Db;
+use crate::store::error::StoreError;
+use crate::store::sql::{Bind, ColumnType, Stmt};
+use crate::store::types::{Finish, FinishOutcome, Finisher, Held};
+
+/// See `Store::finish`.
+pub fn finish(db: &mut dyn Db, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
+    let (short, long): (Vec<&Finish>, Vec<&Finish>) = ends.iter().partition(|end| is_short(end));
+    let mut written: BTreeSet<TaskId> = BTreeSet::new();
+    if !short.is_empty() {
+        written.extend(finish_short(db, who, &short)?);
+    }
+    if !long.is_empty() {
+        written.extend(db.transaction("finish", |db| finish_long(db, who, &long))?);
+    }
+    let outcome = |end: &Finish| match written.contains(&end.held.task) {
+        true => FinishOutcome::Written,
+        false => FinishOutcome::Refused,
+    };
+    Ok(ends.iter().map(outcome).collect())
+}
+
+/// Done, without resources and without output: the path that carries the throughput.
+fn is_short(end: &Finish) -> bool {
+    !end.keyed && end.next == Next::Done && end.output.is_empty()
+}
+
+const ARCHIVED: &str = "id, kind, priority, reason, attempt, failures, lost, token, owner, nonce, claimed_at, stack, \
+     created_at, created_by, payload";
+
+fn of_task(alias: &str) -> String {
+    ARCHIVED.split(", ").map(|column| format!("{alias}.{}", column.trim())).collect::<Vec<_>>().join(", ")
+}
+
+/// Moves a batch from `task` to `task_archive`: one statement where a CTE may write, two in one
+/// transaction elsewhere.
+fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<TaskId>> {
+    let rows: Vec<Vec<Bind>> = ends
+        .iter()
+        .map(|end| {
+            let held = &end.held;
+            vec![
+                Bind::Int(Some(held.task.as_i64())),
+                Bind::Int(Some(held.token.as_i64())),
+                Bind::Int(Some(held.nonce.as_i64())),
+                Bind::Text(end.value.clone()),
+            ]
+        })
+        .collect();
+    let columns =
+        [("id", ColumnType::Int), ("token", ColumnType::Int), ("nonce", ColumnType::Int), ("value", ColumnType::Text)];
+    let now = db.dialect().now;
+    let head = |s: &mut Stmt| {
+        let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+        let ids = s.in_ints(ends.iter().map(|end| end.held.task.as_i64()));
+        let u = s.table("u", &columns, &rows);
+        let mine = format!("id {ids} AND state = 3 AND owner = {owner} AND (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u})");
+        (owner, engine, u, mine)
+    };
+    let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
+    let tail = |engine: &str| format!("{}, {}, {now}, {engine}, u.value", TaskState::Done.code(), AttemptResult::Done.code());
+    if db.dialect().has_writing_cte {
+        let mut s = db.stmt();
+        let (_, engine, u, mine) = head(&mut s);
+        let sql = s.sql(format!(
+            "WITH d AS (DELETE FROM task WHERE {mine} RETURNING *) {insert} SELECT {}, {} FROM d JOIN {u} ON u.id = d.id RETURNING id",
+            of_task("d"),
+            tail(&engine)
+        ));
+        return read_ids(db, &sql);
+    }
+    db.transaction("finish", |db| {
+        let mut s = db.stmt();
+        let (owner, engine, u, _) = head(&mut s);
+        let sql = s.sql(format!(
+            "{insert} SELECT {}, {} FROM {u} JOIN task t ON t.id = u.id AND t.token = u.token AND t.nonce = u.nonce \
+             WHERE t.state = 3 AND t.owner = {owner}",
+            of_task("t"),
+            tail(&engine)
+        ));
+        db.execute("finish", &sql)?;
+        let mut s = db.stmt();
+        let (_, _, _, mine) = head(&mut s);
+        let sql = s.sql(format!("DELETE FROM task WHERE {mine} RETURNING id"));
+        read_ids(db, &sql)
+    })
+}
+
+fn read_ids(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<TaskId>> {
+    Ok(db.query("finish", sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect())
+}
+
+fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<TaskId>> {
+    let keyed: Vec<TaskId> = ends.iter().filter(|end| end.keyed).map(|end| end.held.task).collect();
+    let wants = resources_of(db, &keyed)?;
+    let locked = lock_resources_waiting(db, wants.values().flatten())?;
+    let mut order: Vec<&&Finish> = ends.iter().collect();
+    order.sort_by_key(|end| end.held.task);
+    let mut written = Vec::new();
+    let mut freed = BTreeSet::new();
+    for end in order {
+        if !write_own(db, who, end)? {
+            continue;
+        }
+        let names = wants.get(&end.held.task).map_or(&[][..], Vec::as_slice);
+        let stored = names.iter().filter_map(|n| locked.get(n)).copied().max().unwrap_or(end.held.token);
+        let next = somewhere_else(db, end)?;
+        if !end.unstarted {
+            write_attempt(db, who, end, &next)?;
+            write_output(db, end)?;
+        }
+        let ended = Ended {
+            stored: stored.max(end.held.token),
+            names,
+            result: end.result,
+            detail: end.detail.as_deref().or(end.value.as_deref().filter(|_| next == Next::Done)),
+        };
+        write_next(db, end.held.task, &next, &ended)?;
+        written.push(end.held.task);
+        freed.extend(names.iter().cloned());
+    }
+    wake_heads(db, &freed)?;
+    Ok(written)
+}
+
+fn lock_resources_waiting<'a>(
+    db: &mut dyn Db,
+    names: impl Iterator<Item = &'a ResourceName>,
+) -> StoreResult<BTreeMap<ResourceName, Token>> {
+    let names: BTreeSet<&str> = names.map(|n| n.as_str()).collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let lock = db.dialect().for_update;
+    let mut s = db.stmt();
+    let list = s.in_texts(names);
+    let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {lock}"));
+    let rows = db.query("lock resources", &sql)?;
+    Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
+}
+
+/// The first write: the row that carries the token. False: the claim is not this engine's any more.
+fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let (id, token, nonce) =
+        (s.int(end.held.task.as_i64()), s.int(end.held.token.as_i64()), s.int(end.held.nonce.as_i64()));
+    let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+    let (budget, counted) = (s.int(i64::from(end.uses_budget)), s.int(i64::from(end.unstarted)));
+    let in_a_row = if end.result == AttemptResult::HandedBack { "handed_back" } else { "0" };
+    let (not_on, elsewhere) = (s.opt_text(end.not_on.clone()), s.int(i64::from(end.not_on.is_some())));
+    let sql = s.sql(format!(
+        "UPDATE task SET version = version + 1, failures = failures + {budget}, attempt = attempt - {counted}, \
+         handed_back = {in_a_row}, engine = {engine}, ended_at = {now}, not_on = {not_on}, \
+         was_elsewhere = CASE WHEN {elsewhere} = 1 THEN 1 ELSE was_elsewhere END \
+         WHERE id = {id} AND token = {token} AND nonce = {nonce} AND owner = {owner} AND state = 3"
+    ));
+    Ok(db.execute("finish", &sql)? == 1)
+}
+
+/// A task that is barred from this host needs another host; where there is none it has failed.
+fn somewhere_else(db: &mut dyn Db, end: &Finish) -> StoreResult<Next> {
+    let Some(host) = &end.not_on else { return Ok(end.next.clone()) };
+    let mut s = db.stmt();
+    let host = s.text(host);
+    let sql = s.sql(format!(
+        "SELECT count(*) FROM engine e JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.state = 1 AND i.host <> {host}"
+    ));
+    let others = db.first("look for another host", &sql)?.map_or(0, |mut row| row.int());
+    if others > 0 {
+        return Ok(end.next.clone());
+    }
+    let mut s = db.stmt();
+    let id = s.int(end.held.task.as_i64());
+    let sql = s.sql(format!("UPDATE task SET not_on = NULL WHERE id = {id}"));
+    db.execute("finish", &sql)?;
+    Ok(if end.result == AttemptResult::Failed { Next::Failed } else { end.next.clone() })
+}
+
+fn write_attempt(db: &mut dyn Db, who: &Finisher, end: &Finish, next: &Next) -> StoreResult<()> {
+    if *next == Next::Done {
+        return Ok(());
+    }
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let (id, engine, incarnation) =
+        (s.int(end.held.task.as_i64()), s.text(who.name.as_str()), s.int(who.incarnation.as_i64()));
+    let (result, code) = (s.int(end.result.code()), s.opt_int(end.exit_code.map(i64::from)));
+    let detail = s.opt_text(end.detail.clone());
+    let sql = s.sql(format!(
+        "INSERT INTO attempt (task, attempt, engine, incarnation, token, nonce, started_at, ended_at, result, exit_code, detail) \
+         SELECT id, attempt, {engine}, {incarnation}, token, nonce, claimed_at, {now}, {result}, {code}, {detail} \
+         FROM task WHERE id = {id} ON CONFLICT DO NOTHING"
+    ));
+    db.execute("write the attempt", &sql).map(|_| ())
+}
+
+fn write_output(db: &mut dyn Db, end: &Finish) -> StoreResult<()> {
+    if end.output.is_empty() {
+        return Ok(());
+    }
+    let mut s = db.stmt();
+    let id = s.int(end.held.task.as_i64());
+    let dropped = s.int(i64::try_from(end.output_dropped).unwrap_or(i64::MAX));
+    let output = s.bytes(end.output.clone());
+    let sql = s.sql(format!(
+        "INSERT INTO attempt_output (task, attempt, dropped, output) SELECT id, attempt, {dropped}, {output} \
+         FROM task WHERE id = {id} \
+         ON CONFLICT (task, attempt) DO UPDATE SET dropped = excluded.dropped, output = excluded.output"
+    ));
+    db.execute("write the output", &sql).map(|_| ())
+}
+
+/// What is known of an attempt that ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended<'a> {
+    /// The largest token of the task and its resources.
+    pub stored: Token,
+    /// Its resources.
+    pub names: &'a [ResourceName],
+    /// How it ended.
+    pub result: AttemptResult,
+    /// One line.
+    pub detail: Option<&'a str>,
+}
+
+/// Writes what becomes of a task whose row (and resources) this transaction holds.
+pub fn write_next(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>) -> StoreResult<()> {
+    free_resources(db, task, next, ended)?;
+    match next {
+        Next::Done => archive(db, task, TaskState::Done, ended),
+        Next::Canceled => archive(db, task, TaskState::Canceled, ended),
+        other => move_on(db, task, other, ended),
+    }
+}
+
+/// Whether this way on raises the token: everything that lets somebody else run it although its owner
+/// did not finish.
+fn raises_token(next: &Next) -> bool {
+    matches!(next, Next::Ready(_) | Next::Held | Next::Canceled | Next::Quarantined)
+}
+
+/// `GREATEST(stored, epoch << 40) + 1`, and the condition that the database is still the recorded one.
+fn raised(db: &mut dyn Db, s: &mut Stmt, stored: Token) -> StoreResult<(String, String)> {
+    let identity = db.identity()?;
+    let greatest = db.dialect().greatest;
+    let stored = s.int(stored.as_i64());
+    Ok((
+        format!("{greatest}({stored}, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1"),
+        format!("EXISTS (SELECT 1 FROM meta WHERE one = 1 AND identity = {identity})"),
+    ))
+}
+
+fn moved_away() -> StoreError {
+    StoreError::Refused("the database is not the one that the epoch was recorded for; the next beat raises the epoch".into())
+}
+
+fn free_resources(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>) -> StoreResult<()> {
+    if ended.names.is_empty() {
+        return Ok(());
+    }
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let id = s.int(task.as_i64());
+    let (token, known) = if raises_token(next) {
+        let (token, known) = raised(db, &mut s, ended.stored)?;
+        (format!("token = {token},"), known)
+    } else {
+        (String::new(), "1 = 1".into())
+    };
+    let list = s.in_texts(ended.names.iter().map(|n| n.as_str()));
+    let sql = s.sql(format!(
+        "UPDATE resource SET {token} owner = NULL, owner_task = NULL, version = version + 1, used_at = {now} \
+         WHERE name {list} AND owner_task = {id} AND {known}"
+    ));
+    db.execute("free resources", &sql).map(|_| ())
+}
+
+fn archive(db: &mut dyn Db, task: TaskId, state: TaskState, ended: &Ended<'_>) -> StoreResult<()> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let (id, state, result) = (s.int(task.as_i64()), s.int(state.code()), s.int(ended.result.code()));
+    let names: Vec<&str> = ended.names.iter().map(|n| n.as_str()).collect();
+    let names = (!names.is_empty()).then(|| serde_json::to_string(&names).unwrap_or_default());
+    let names = s.opt_text(names);
+    let detail = s.opt_text(ended.detail.map(str::to_owned));
+    let (error, value) = if ended.result == AttemptResult::Done { ("NULL", detail.as_str()) } else { (detail.as_str(), "NULL") };
+    let sql = s.sql(format!(
+        "INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, resources, error, value) \
+         SELECT {}, {state}, {result}, {now}, t.engine, {names}, {error}, {value} FROM task t WHERE t.id = {id}",
+        of_task("t")
+    ));
+    db.execute("archive", &sql)?;
+    for table in ["task WHERE id", "task_resource WHERE task"] {
+        let mut s = db.stmt();
+        let id = s.int(task.as_i64());
+        let sql = s.sql(format!("DELETE FROM {table} = {id}"));
+        db.execute("archive", &sql)?;
+    }
+    Ok(())
+}
+
+fn move_on(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>) -> StoreResult<()> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let id = s.int(task.as_i64());
+    let (state, reason, due) = match next {
+        Next::Ready(reason) => (TaskState::Ready, Some(*reason), None),
+        Next::Wait { delay, reason } => (TaskState::Waiting, Some(*reason), Some(*delay)),
+        Next::Failed => (TaskState::Failed, None, None),
+        Next::Quarantined => (TaskState::Quarantined, None, None),
+        Next::Held => (TaskState::Held, None, None),
+        Next::Done | Next::Canceled => return Err(super::rows::corrupt("move on", "an ended task is archived")),
+    };
+    let state_code = s.int(state.code());
+    let reason = s.opt_int(reason.map(|r: Reason| r.code().into()));
+    let due = due.map_or_else(|| "NULL".to_owned(), |d| format!("{now} + {}", s.int(micros(d))));
+    let (result, detail) = (s.int(ended.result.code()), s.opt_text(ended.detail.map(str::to_owned)));
+    let (token, known) = match raises_token(next) {
+        true => {
+            let (token, known) = raised(db, &mut s, ended.stored)?;
+            (format!("token = {token},"), known)
+        }
+        false => (String::new(), "1 = 1".into()),
+    };
+    let sql = s.sql(format!(
+        "UPDATE task SET {token} state = {state_code}, reason = COALESCE({reason}, reason), due_at = {due}, owner = NULL, \
+         nonce = NULL, wish = 0, result = {result}, error = {detail}, ended_at = {now}, version = version + 1 \
+         WHERE id = {id} AND {known}"
+    ));
+    if db.execute("move a task on", &sql)? != 1 {
+        return Err(moved_away());
+    }
+    if !ended.names.is_empty() { place_in_line(db, task, state) } else { Ok(()) }
+}
+
+/// Keeps or leaves the lines, as the kind said at the claim.
+fn place_in_line(db: &mut dyn Db, task: TaskId, state: TaskState) -> StoreResult<()> {
+    // Bits of protocol::task::Policy: 512 is on_retry = pass, 1024 is on_failure = block.
+    let stays = match state {
+        TaskState::Waiting => "CASE WHEN policy & 512 <> 0 THEN 0 ELSE 1 END",
+        TaskState::Failed | TaskState::Quarantined => "CASE WHEN policy & 1024 <> 0 THEN 1 ELSE 0 END",
+        TaskState::Held => "0",
+        _ => "1",
+    };
+    let mut s = db.stmt();
+    let id = s.int(task.as_i64());
+    let sql = s.sql(format!(
+        "UPDATE task_resource SET in_line = (SELECT {stays} FROM task WHERE id = {id}) WHERE task = {id}"
+    ));
+    db.execute("keep or leave the line", &sql).map(|_| ())
+}
+
+/// Writes the rows of these resources and makes the heads of their lines ready if they are blocked.
+pub fn wake_heads(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResult<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut s = db.stmt();
+    let list = s.in_texts(names.iter().map(|n| n.as_str()));
+    let binds = s.clone();
+    let sql = s.sql(format!("UPDATE resource SET version = version + 1 WHERE name {list}"));
+    db.execute("leave the line", &sql)?;
+    let sql = binds.sql(format!(
+        "SELECT (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1) \
+         FROM resource r WHERE r.name {list} AND r.owner_task IS NULL"
+    ));
+    let heads: BTreeSet<i64> = db.query("wake heads", &sql)?.into_iter().filter_map(|mut row| row.opt_int()).collect();
+    if heads.is_empty() {
+        return Ok(());
+    }
+    let lock = db.dialect().for_update;
+    let mut s = db.stmt();
+    let ids = s.in_ints(heads);
+    let binds = s.clone();
+    // Locked in the order of their numbers, so that two who wake the same heads cannot wait for each other.
+    let sql = s.sql(format!("SELECT id FROM task WHERE id {ids} AND state = 2 ORDER BY id {lock}"));
+    db.query("wake heads", &sql)?;
+    let sql = binds.sql(format!("UPDATE task SET state = 0, version = version + 1 WHERE id {ids} AND state = 2"));
+    db.execute("wake heads", &sql).map(|_| ())
+}
+
+/// See `Store::read_finish`.
+pub fn read_finish(db: &mut dyn Db, held: &Held) -> StoreResult<FinishState> {
+    let mut s = db.stmt();
+    let (id, token, nonce) = (s.int(held.task.as_i64()), s.int(held.token.as_i64()), s.int(held.nonce.as_i64()));
+    let lost = AttemptResult::Lost.code();
+    let sql = s.sql(format!(
+        "SELECT (SELECT count(*) FROM task WHERE id = {id} AND token = {token} AND nonce = {nonce} AND state = 3), \
+         (SELECT count(*) FROM task_archive WHERE id = {id} AND nonce = {nonce}) + \
+         (SELECT count(*) FROM attempt WHERE task = {id} AND nonce = {nonce} AND result <> {lost})"
+    ));
+    let Some(mut row) = db.first("read an end back", &sql)? else { return Ok(FinishState::Refused) };
+    let (open, written) = (row.int(), row.int());
+    Ok(match (open, written) {
+        (1.., _) => FinishState::Open,
+        (_, 1..) => FinishState::Written,
+        _ => FinishState::Refused,
+    })
+}

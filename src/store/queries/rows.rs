@@ -1,0 +1,75 @@
+//! Small converters between rows and protocol types that several query files need.
+
+use crate::protocol::ids::{Epoch, ResourceName, TaskId};
+use crate::protocol::time::Timestamp;
+use crate::protocol::timing::{Spans, Timing};
+use crate::store::api::StoreResult;
+use crate::store::db::Db;
+use crate::store::error::{Cause, StoreError};
+use crate::store::sql::Row;
+use crate::store::types::Meta;
+
+/// `meta`'s columns, in the order of [`read_meta`]; `{identity}` is an SQL expression.
+pub fn meta_columns(identity: &str, now: &str) -> String {
+    format!(
+        "m.cluster_id, m.epoch, m.raised_epoch, m.settled_epoch, CASE WHEN m.identity = {identity} THEN 1 ELSE 0 END, {now}"
+    )
+}
+
+/// Reads [`meta_columns`].
+pub fn read_meta(row: &mut Row) -> Meta {
+    Meta {
+        cluster_id: row.text(),
+        epoch: Epoch::new(row.int()),
+        raised_epoch: Epoch::new(row.int()),
+        settled_epoch: Epoch::new(row.int()),
+        identity_matches: row.flag(),
+        now: Timestamp::from_us(row.int()),
+    }
+}
+
+/// The timing columns of `engine`, in the order of [`read_timing`].
+pub const TIMING_COLUMNS: &str = "heartbeat_ms, query_ms, lease_ms, kill_ms, takeover_ms, sweep_ms";
+
+/// Reads [`TIMING_COLUMNS`]. The database checks the inequalities too, so a row that breaks them was
+/// written by something else: such a row is an error, not a guess.
+pub fn read_timing(row: &mut Row) -> StoreResult<Timing> {
+    let spans = Spans {
+        heartbeat_ms: row.count(),
+        query_ms: row.count(),
+        lease_ms: row.count(),
+        kill_ms: row.count(),
+        takeover_ms: row.count(),
+        sweep_ms: row.count(),
+    };
+    Timing::new(spans).map_err(|error| corrupt("engine timing", error))
+}
+
+/// A row that no version of this program writes.
+pub fn corrupt(step: &'static str, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Broken { step, source: Cause(error.to_string()) }
+}
+
+/// Resources of tasks, each list in name order.
+pub fn resources_of(
+    db: &mut dyn Db,
+    tasks: &[TaskId],
+) -> StoreResult<std::collections::BTreeMap<TaskId, Vec<ResourceName>>> {
+    let mut out: std::collections::BTreeMap<TaskId, Vec<ResourceName>> = std::collections::BTreeMap::new();
+    if tasks.is_empty() {
+        return Ok(out);
+    }
+    let mut s = db.stmt();
+    let ids = s.in_ints(tasks.iter().map(|t| t.as_i64()));
+    let sql = s.sql(format!("SELECT task, resource FROM task_resource WHERE task {ids} ORDER BY task, resource"));
+    for mut row in db.query("read resources of tasks", &sql)? {
+        let task = TaskId::new(row.int());
+        out.entry(task).or_default().push(ResourceName::from_stored(row.text()));
+    }
+    Ok(out)
+}
+
+/// Microseconds from a duration, for adding to the database's clock.
+pub fn micros(span: std::time::Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+}

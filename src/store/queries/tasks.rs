@@ -1,0 +1,222 @@
+//! Adding tasks, making them due, and what people ask of them.
+
+use std::collections::BTreeSet;
+
+use super::finish::{Ended, wake_heads, write_next};
+use super::rows::{micros, resources_of};
+use super::takeover::lock_resources;
+use crate::protocol::ids::{ResourceName, TaskId, Token};
+use crate::protocol::takeover::Next;
+use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
+use crate::store::api::StoreResult;
+use crate::store::db::Db;
+use crate::store::sql::{Bind, ColumnType};
+use crate::store::types::{NewTask, TaskVerb, VerbOutcome};
+
+/// Rows of one INSERT statement: enough to make the round trip cheap, few enough for every backend's
+/// limit on binds.
+const ADD_BATCH: usize = 100;
+
+/// See `Store::add`. All or none; touches no row that engines need.
+pub fn add(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
+    db.transaction("add tasks", |db| {
+        let mut ids = Vec::with_capacity(tasks.len());
+        for batch in tasks.chunks(ADD_BATCH) {
+            ids.extend(add_batch(db, batch, by)?);
+        }
+        add_resources(db, tasks, &ids)?;
+        Ok(ids)
+    })
+}
+
+fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let by = s.text(by);
+    let mut rows = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let (kind, payload) = (s.text(task.kind.as_str()), s.bytes(task.payload.clone()));
+        let (keyed, priority) = (i64::from(!task.resources.is_empty()), i64::from(task.priority));
+        let state = if task.delay.is_some() { TaskState::Waiting } else { TaskState::Ready };
+        let due = task.delay.map_or_else(|| "NULL".to_owned(), |d| format!("{now} + {}", s.int(micros(d))));
+        rows.push(format!("({kind}, {}, {keyed}, {priority}, {due}, {now}, {by}, {payload})", state.code()));
+    }
+    let sql = s.sql(format!(
+        "INSERT INTO task (kind, state, keyed, priority, due_at, created_at, created_by, payload) VALUES {} RETURNING id",
+        rows.join(", ")
+    ));
+    // Numbers are given out in the order of the rows, but RETURNING promises no order.
+    let mut ids: Vec<TaskId> = db.query("add tasks", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn add_resources(db: &mut dyn Db, tasks: &[NewTask], ids: &[TaskId]) -> StoreResult<()> {
+    let mut rows = Vec::new();
+    for (task, id) in tasks.iter().zip(ids) {
+        for name in &task.resources {
+            let in_line = i64::from(task.delay.is_none());
+            rows.push(vec![
+                Bind::Int(Some(id.as_i64())),
+                Bind::Text(Some(name.to_string())),
+                Bind::Int(Some(in_line)),
+            ]);
+        }
+    }
+    let columns = [("task", ColumnType::Int), ("resource", ColumnType::Text), ("in_line", ColumnType::Int)];
+    for batch in rows.chunks(1_000) {
+        let mut s = db.stmt();
+        let u = s.table("u", &columns, batch);
+        let sql = s.sql(format!("INSERT INTO task_resource (task, resource, in_line) SELECT u.task, u.resource, u.in_line FROM {u}"));
+        db.execute("add tasks", &sql)?;
+    }
+    Ok(())
+}
+
+/// See `Store::promote_due`.
+pub fn promote_due(db: &mut dyn Db, limit: usize, lines: bool) -> StoreResult<usize> {
+    db.transaction("make tasks due", |db| {
+        let mut done = promote(db, limit)?;
+        if lines {
+            done += wake_free_lines(db, limit)?;
+        }
+        Ok(done)
+    })
+}
+
+fn promote(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
+    let (now, skip) = (db.dialect().now, db.dialect().skip_locked);
+    let mut s = db.stmt();
+    let limit = s.int(i64::try_from(limit).unwrap_or(i64::MAX));
+    let pick = s.one_of(&format!(
+        "SELECT id FROM task WHERE state = 1 AND due_at <= {now} ORDER BY due_at LIMIT {limit} {skip}"
+    ));
+    let sql = s.sql(format!(
+        "UPDATE task SET state = 0, due_at = NULL, version = version + 1 WHERE id {pick} RETURNING id, keyed"
+    ));
+    let rows: Vec<(i64, bool)> =
+        db.query("make tasks due", &sql)?.into_iter().map(|mut row| (row.int(), row.flag())).collect();
+    let keyed: Vec<i64> = rows.iter().filter(|(_, keyed)| *keyed).map(|(id, _)| *id).collect();
+    if !keyed.is_empty() {
+        let mut s = db.stmt();
+        let ids = s.in_ints(keyed);
+        let sql = s.sql(format!("UPDATE task_resource SET in_line = 1 WHERE task {ids} AND in_line = 0"));
+        db.execute("make tasks due", &sql)?;
+    }
+    Ok(rows.len())
+}
+
+/// Blocked heads of lines whose resource nobody owns: none in a database that only this program writes.
+/// The belt to the braces of the wake-up in every finish.
+fn wake_free_lines(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
+    let mut s = db.stmt();
+    let limit = s.int(i64::try_from(limit).unwrap_or(i64::MAX));
+    let sql = s.sql(format!(
+        "SELECT r.name FROM resource r WHERE r.owner_task IS NULL AND EXISTS (SELECT 1 FROM task t WHERE t.state = 2 \
+         AND t.id = (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1)) \
+         ORDER BY r.name LIMIT {limit}"
+    ));
+    let names: BTreeSet<ResourceName> =
+        db.query("look for free lines", &sql)?.into_iter().map(|mut row| ResourceName::from_stored(row.text())).collect();
+    let locked: BTreeSet<ResourceName> = lock_resources(db, names.iter())?.into_keys().collect();
+    wake_heads(db, &locked)?;
+    Ok(locked.len())
+}
+
+/// See `Store::task_verb`.
+pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<VerbOutcome> {
+    db.transaction("change a task", |db| {
+        let wants = resources_of(db, &[task])?;
+        let names = wants.get(&task).cloned().unwrap_or_default();
+        lock_in_order(db, &names)?;
+        let lock = db.dialect().for_update;
+        let mut s = db.stmt();
+        let id = s.int(task.as_i64());
+        let sql = s.sql(format!("SELECT state, token FROM task WHERE id = {id} {lock}"));
+        let Some(mut row) = db.first("change a task", &sql)? else { return archived_verb(db, task, verb) };
+        let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Failed);
+        let ended = Ended { stored: Token::new(row.int()), names: &names, result: AttemptResult::Canceled, detail: None };
+        match (verb, state) {
+            (TaskVerb::Cancel, TaskState::Running) => ask(db, task, Wish::Cancel),
+            (TaskVerb::Cancel, _) => {
+                write_next(db, task, &Next::Canceled, &ended)?;
+                wake_heads(db, &names.into_iter().collect())?;
+                Ok(VerbOutcome::Applied(state))
+            }
+            (TaskVerb::Retry, TaskState::Failed | TaskState::Quarantined | TaskState::Waiting | TaskState::Held) => {
+                make_ready(db, task)?;
+                Ok(VerbOutcome::Applied(state))
+            }
+            (TaskVerb::Retry, _) => Ok(VerbOutcome::WrongState(state)),
+        }
+    })
+}
+
+fn lock_in_order(db: &mut dyn Db, names: &[ResourceName]) -> StoreResult<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let lock = db.dialect().for_update;
+    let mut s = db.stmt();
+    let list = s.in_texts(names.iter().map(|n| n.as_str()));
+    let sql = s.sql(format!("SELECT name FROM resource WHERE name {list} ORDER BY name {lock}"));
+    db.query("lock resources", &sql).map(|_| ())
+}
+
+fn ask(db: &mut dyn Db, task: TaskId, wish: Wish) -> StoreResult<VerbOutcome> {
+    let mut s = db.stmt();
+    let (id, wish) = (s.int(task.as_i64()), s.int(wish.code()));
+    let sql = s.sql(format!("UPDATE task SET wish = {wish} WHERE id = {id} AND state = 3"));
+    db.execute("ask the owner", &sql)?;
+    Ok(VerbOutcome::Asked)
+}
+
+/// The retry budget starts again; the count of lost engines does too, because a person has looked at it.
+fn make_ready(db: &mut dyn Db, task: TaskId) -> StoreResult<()> {
+    let mut s = db.stmt();
+    let (id, reason) = (s.int(task.as_i64()), s.int(Reason::Retry.code()));
+    let binds = s.clone();
+    let sql = s.sql(format!(
+        "UPDATE task SET state = 0, due_at = NULL, failures = 0, lost = 0, handed_back = 0, not_on = NULL, was_elsewhere = 0, \
+         wish = 0, reason = {reason}, version = version + 1 WHERE id = {id}"
+    ));
+    db.execute("retry a task", &sql)?;
+    let sql = binds.sql(format!("UPDATE task_resource SET in_line = 1 WHERE task = {id} AND {reason} = {reason}"));
+    db.execute("retry a task", &sql).map(|_| ())
+}
+
+/// A canceled task can be brought back under its number; a done one is not run again by mistake.
+fn archived_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<VerbOutcome> {
+    let mut s = db.stmt();
+    let id = s.int(task.as_i64());
+    let sql = s.sql(format!("SELECT state, resources FROM task_archive WHERE id = {id}"));
+    let Some(mut row) = db.first("change a task", &sql)? else { return Ok(VerbOutcome::NotFound) };
+    let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Done);
+    let names: Vec<String> = row.opt_text().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+    if verb != TaskVerb::Retry || state != TaskState::Canceled {
+        return Ok(VerbOutcome::WrongState(state));
+    }
+    let mut s = db.stmt();
+    let (id, keyed, reason) = (s.int(task.as_i64()), s.int(i64::from(!names.is_empty())), s.int(Reason::Retry.code()));
+    let binds = s.clone();
+    let sql = s.sql(format!(
+        "INSERT INTO task (id, kind, keyed, priority, reason, attempt, token, stack, created_at, created_by, payload) \
+         SELECT id, kind, {keyed}, priority, {reason}, attempt, token, stack, created_at, created_by, payload \
+         FROM task_archive WHERE id = {id}"
+    ));
+    db.execute("retry a task", &sql)?;
+    let sql = binds.sql(format!("DELETE FROM task_archive WHERE id = {id} AND {keyed} = {keyed} AND {reason} = {reason}"));
+    db.execute("retry a task", &sql)?;
+    let rows: Vec<Vec<Bind>> = names
+        .into_iter()
+        .map(|name| vec![Bind::Int(Some(task.as_i64())), Bind::Text(Some(name)), Bind::Int(Some(1))])
+        .collect();
+    if !rows.is_empty() {
+        let columns = [("task", ColumnType::Int), ("resource", ColumnType::Text), ("in_line", ColumnType::Int)];
+        let mut s = db.stmt();
+        let u = s.table("u", &columns, &rows);
+        let sql = s.sql(format!("INSERT INTO task_resource (task, resource, in_line) SELECT u.task, u.resource, u.in_line FROM {u}"));
+        db.execute("retry a task", &sql)?;
+    }
+    Ok(VerbOutcome::Applied(state))
+}

@@ -1,0 +1,333 @@
+//! A thin layer between the shared SQL and diesel's connections.
+//!
+//! Decision: the statements of the protocol are plain SQL text, written once, with values bound through
+//! diesel; only the words in which the backends differ come from a [`Dialect`]. Weighed against diesel's
+//! query builder: its types for `FOR UPDATE SKIP LOCKED`, `RETURNING`, CTEs and upserts differ per
+//! backend, so each hot statement would be written and compiled three times, and `MultiConnection`
+//! cannot express them at all. Price: columns are read by position, so every `SELECT` names its columns
+//! next to the code that reads them, and the conformance suite runs every statement on every backend.
+
+use diesel::backend::Backend;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::sql_types::Untyped;
+
+/// A value that is bound to a statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Bind {
+    /// Any integer.
+    Int(Option<i64>),
+    /// Text.
+    Text(Option<String>),
+    /// Bytes.
+    Bytes(Option<Vec<u8>>),
+    /// An array of integers (PostgreSQL only; elsewhere JSON in a `Text`).
+    Ints(Vec<Option<i64>>),
+    /// An array of texts (PostgreSQL only; elsewhere JSON in a `Text`).
+    Texts(Vec<Option<String>>),
+}
+
+/// A value that came back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// NULL.
+    Null,
+    /// Any integer or boolean.
+    Int(i64),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+/// One row, read from left to right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    values: std::vec::IntoIter<Value>,
+}
+
+impl Row {
+    /// From its values.
+    pub fn new(values: Vec<Value>) -> Self {
+        Self { values: values.into_iter() }
+    }
+
+    fn next(&mut self) -> Value {
+        self.values.next().unwrap_or(Value::Null)
+    }
+
+    /// The next column as an integer; NULL is `None`.
+    pub fn opt_int(&mut self) -> Option<i64> {
+        match self.next() {
+            Value::Int(n) => Some(n),
+            Value::Text(t) => t.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// The next column as an integer; NULL is 0.
+    pub fn int(&mut self) -> i64 {
+        self.opt_int().unwrap_or(0)
+    }
+
+    /// The next column as a small count.
+    pub fn count(&mut self) -> u32 {
+        u32::try_from(self.int()).unwrap_or(0)
+    }
+
+    /// The next column as a truth value.
+    pub fn flag(&mut self) -> bool {
+        self.int() != 0
+    }
+
+    /// The next column as text; NULL is `None`.
+    pub fn opt_text(&mut self) -> Option<String> {
+        match self.next() {
+            Value::Text(t) => Some(t),
+            Value::Int(n) => Some(n.to_string()),
+            Value::Bytes(b) => Some(String::from_utf8_lossy(&b).into_owned()),
+            Value::Null => None,
+        }
+    }
+
+    /// The next column as text; NULL is empty.
+    pub fn text(&mut self) -> String {
+        self.opt_text().unwrap_or_default()
+    }
+
+    /// The next column as bytes; NULL is empty.
+    pub fn bytes(&mut self) -> Vec<u8> {
+        match self.next() {
+            Value::Bytes(b) => b,
+            Value::Text(t) => t.into_bytes(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The words in which the backends differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// The database's clock in microseconds.
+    pub now: &'static str,
+    /// Larger of two values.
+    pub greatest: &'static str,
+    /// Locks the rows of a `SELECT`, passing over those that others hold.
+    pub skip_locked: &'static str,
+    /// Locks the rows of a `SELECT`, waiting for those that others hold.
+    pub for_update: &'static str,
+    /// Whether lists are bound as arrays; elsewhere as JSON.
+    pub has_arrays: bool,
+    /// Whether `WITH x AS (DELETE … RETURNING …) INSERT …` exists.
+    pub has_writing_cte: bool,
+}
+
+/// Type of a column of a bound table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// Integers.
+    Int,
+    /// Texts.
+    Text,
+}
+
+/// A statement being written: its text refers to `$1`, `$2`, … and its values lie beside it.
+#[derive(Debug, Clone)]
+pub struct Stmt {
+    dialect: &'static Dialect,
+    binds: Vec<Bind>,
+}
+
+impl Stmt {
+    /// An empty one.
+    pub fn new(dialect: &'static Dialect) -> Self {
+        Self { dialect, binds: Vec::new() }
+    }
+
+    fn push(&mut self, bind: Bind) -> String {
+        self.binds.push(bind);
+        format!("${}", self.binds.len())
+    }
+
+    /// Binds an integer.
+    pub fn int(&mut self, value: impl Into<i64>) -> String {
+        self.push(Bind::Int(Some(value.into())))
+    }
+
+    /// Binds an integer or NULL.
+    pub fn opt_int(&mut self, value: Option<i64>) -> String {
+        self.push(Bind::Int(value))
+    }
+
+    /// Binds a text.
+    pub fn text(&mut self, value: impl Into<String>) -> String {
+        self.push(Bind::Text(Some(value.into())))
+    }
+
+    /// Binds a text or NULL.
+    pub fn opt_text(&mut self, value: Option<String>) -> String {
+        self.push(Bind::Text(value))
+    }
+
+    /// Binds bytes.
+    pub fn bytes(&mut self, value: Vec<u8>) -> String {
+        self.push(Bind::Bytes(Some(value)))
+    }
+
+    /// `IN` a list of integers, in one bind whatever its length.
+    pub fn in_ints(&mut self, list: impl IntoIterator<Item = i64>) -> String {
+        let list: Vec<i64> = list.into_iter().collect();
+        if self.dialect.has_arrays {
+            let at = self.push(Bind::Ints(list.into_iter().map(Some).collect()));
+            format!("= ANY({at})")
+        } else {
+            let at = self.push(Bind::Text(Some(json(&list))));
+            format!("IN (SELECT value FROM json_each({at}))")
+        }
+    }
+
+    /// `IN` a list of texts, in one bind whatever its length.
+    pub fn in_texts<'a>(&mut self, list: impl IntoIterator<Item = &'a str>) -> String {
+        let list: Vec<&str> = list.into_iter().collect();
+        if self.dialect.has_arrays {
+            let at = self.push(Bind::Texts(list.into_iter().map(|t| Some(t.to_owned())).collect()));
+            format!("= ANY({at})")
+        } else {
+            let at = self.push(Bind::Text(Some(json(&list))));
+            format!("IN (SELECT value FROM json_each({at}))")
+        }
+    }
+
+    /// `column` equal to the result of a `SELECT` of ids that is evaluated exactly once: with plain
+    /// `IN` PostgreSQL may repeat a locking subquery and lock more rows than its LIMIT.
+    pub fn one_of(&self, select: &str) -> String {
+        if self.dialect.has_arrays { format!("= ANY(ARRAY({select}))") } else { format!("IN ({select})") }
+    }
+
+    /// A bound table `name(columns)` to be used in FROM.
+    pub fn table(&mut self, name: &str, columns: &[(&str, ColumnType)], rows: &[Vec<Bind>]) -> String {
+        if self.dialect.has_arrays { self.array_table(name, columns, rows) } else { self.json_table(name, columns, rows) }
+    }
+
+    fn array_table(&mut self, name: &str, columns: &[(&str, ColumnType)], rows: &[Vec<Bind>]) -> String {
+        let mut arrays = Vec::new();
+        for (at, (_, kind)) in columns.iter().enumerate() {
+            let column = rows.iter().map(|row| &row[at]);
+            let bind = match kind {
+                ColumnType::Int => Bind::Ints(column.map(as_int).collect()),
+                ColumnType::Text => Bind::Texts(column.map(as_text).collect()),
+            };
+            arrays.push(self.push(bind));
+        }
+        let names: Vec<_> = columns.iter().map(|(n, _)| *n).collect();
+        format!("unnest({}) AS {name}({})", arrays.join(", "), names.join(", "))
+    }
+
+    fn json_table(&mut self, name: &str, columns: &[(&str, ColumnType)], rows: &[Vec<Bind>]) -> String {
+        let cell = |bind: &Bind| match bind {
+            Bind::Int(n) => serde_json::json!(n),
+            other => serde_json::json!(as_text(other)),
+        };
+        let data: Vec<Vec<serde_json::Value>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+        let at = self.push(Bind::Text(Some(json(&data))));
+        let picks: Vec<_> =
+            columns.iter().enumerate().map(|(i, (n, _))| format!("json_extract(value, '$[{i}]') AS {n}")).collect();
+        format!("(SELECT {} FROM json_each({at})) AS {name}", picks.join(", "))
+    }
+
+    /// The finished statement.
+    pub fn sql(self, text: impl Into<String>) -> Sql {
+        Sql { text: text.into(), binds: self.binds }
+    }
+}
+
+fn as_int(bind: &Bind) -> Option<i64> {
+    if let Bind::Int(n) = bind { *n } else { None }
+}
+
+fn as_text(bind: &Bind) -> Option<String> {
+    if let Bind::Text(t) = bind { t.clone() } else { None }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("numbers and texts always serialise")
+}
+
+/// A finished statement.
+#[derive(Debug, Clone)]
+pub struct Sql {
+    /// With `$1`, `$2`, ….
+    pub text: String,
+    /// Their values.
+    pub binds: Vec<Bind>,
+}
+
+impl Query for Sql {
+    type SqlType = Untyped;
+}
+
+impl QueryId for Sql {
+    type QueryId = ();
+    // The text is the identity; diesel then keeps prepared statements by text and bind types.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Conn> diesel::RunQueryDsl<Conn> for Sql {}
+
+/// How a backend takes one bind.
+pub trait PushBind: Backend {
+    /// Adds it to the statement.
+    fn push_bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind) -> QueryResult<()>;
+    /// How the text refers to the n-th bind (from 1).
+    const PLACEHOLDER: char;
+}
+
+impl<DB: PushBind> QueryFragment<DB> for Sql {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if DB::PLACEHOLDER == '$' {
+            out.push_sql(&self.text);
+        } else {
+            out.push_sql(&numbered(&self.text, DB::PLACEHOLDER));
+        }
+        self.binds.iter().try_for_each(|bind| DB::push_bind(&mut out, bind))
+    }
+}
+
+/// `$1` becomes `?1`: both name the bind by its number, so it may be used twice and in any order.
+fn numbered(text: &str, mark: char) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let is_bind = c == '$' && chars.peek().is_some_and(char::is_ascii_digit);
+        out.push(if is_bind { mark } else { c });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static JSON: Dialect = Dialect {
+        now: "now",
+        greatest: "max",
+        skip_locked: "",
+        for_update: "",
+        has_arrays: false,
+        has_writing_cte: false,
+    };
+
+    #[test]
+    fn placeholders_are_numbered_and_json_paths_are_left_alone() {
+        assert_eq!(numbered("a = $1 AND b = $12 AND json_extract(v, '$[0]')", '?'), "a = ?1 AND b = ?12 AND json_extract(v, '$[0]')");
+    }
+
+    #[test]
+    fn lists_take_one_bind_whatever_their_length() {
+        let mut s = Stmt::new(&JSON);
+        assert_eq!(s.in_ints([1, 2, 3]), "IN (SELECT value FROM json_each($1))");
+        assert_eq!(s.in_texts(["a\"b"]), "IN (SELECT value FROM json_each($2))");
+        let sql = s.sql("x");
+        assert_eq!(sql.binds[1], Bind::Text(Some("[\"a\\\"b\"]".into())));
+    }
+}

@@ -1,0 +1,274 @@
+//! SQLite: what is peculiar to it, each with its test in the conformance suite or beside it.
+//!
+//! * One writer at a time in one file: every writing transaction is `BEGIN IMMEDIATE` (a deferred one
+//!   that writes later fails at once), takes milliseconds, and lets a beat of the same process go first.
+//! * WAL with `synchronous = FULL`: a commit that was acknowledged survives a power cut.
+//! * Lists and tables are bound as JSON; there is no `SKIP LOCKED` and no need for it.
+//! * Its identity is the file's inode. The path is looked at before each beat and each claim: a file that
+//!   was replaced or deleted under the engine would otherwise be written to unseen.
+//! * A network file system is refused: its locks cannot be trusted.
+//! * A process that is frozen in the middle of a write stops all writers of that file until it goes on or
+//!   is killed; nothing here can help that, `doctor` says who it is.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use diesel::connection::SimpleConnection;
+use diesel::deserialize::{self, FromSql, QueryableByName};
+use diesel::query_builder::AstPass;
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::row::{Field, NamedRow, Row as _};
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
+use diesel::{Connection, RunQueryDsl};
+
+use super::api::StoreResult;
+use super::db::Db;
+use super::error::{Cause, SchemaProblem, StoreError};
+use super::pool::{Opener, Settings};
+use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
+
+static DIALECT: Dialect = Dialect {
+    now: "CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)",
+    greatest: "max",
+    skip_locked: "",
+    for_update: "",
+    has_arrays: false,
+    has_writing_cte: false,
+};
+
+impl PushBind for Sqlite {
+    const PLACEHOLDER: char = '?';
+    fn push_bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind) -> QueryResult<()> {
+        match bind {
+            Bind::Int(v) => out.push_bind_param_value_only::<Nullable<BigInt>, _>(v),
+            Bind::Text(v) => out.push_bind_param_value_only::<Nullable<Text>, _>(v),
+            Bind::Bytes(v) => out.push_bind_param_value_only::<Nullable<Binary>, _>(v),
+            Bind::Ints(_) | Bind::Texts(_) => {
+                Err(Error::QueryBuilderError("arrays are bound as JSON on SQLite".into()))
+            }
+        }
+    }
+}
+
+fn decode(mut value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Value> {
+    Ok(match value.value_type() {
+        Some(SqliteType::Long | SqliteType::Integer | SqliteType::SmallInt) => {
+            Value::Int(<i64 as FromSql<BigInt, Sqlite>>::from_sql(value)?)
+        }
+        Some(SqliteType::Binary) => Value::Bytes(value.read_blob().to_vec()),
+        Some(_) => Value::Text(<String as FromSql<Text, Sqlite>>::from_sql(value)?),
+        None => Value::Null,
+    })
+}
+
+impl QueryableByName<Sqlite> for Row {
+    fn build<'a>(row: &impl NamedRow<'a, Sqlite>) -> deserialize::Result<Self> {
+        let mut values = Vec::with_capacity(row.field_count());
+        for at in 0..row.field_count() {
+            let field = row.get(at).ok_or("a column is missing")?;
+            values.push(field.value().map_or(Ok(Value::Null), decode)?);
+        }
+        Ok(Self::new(values))
+    }
+}
+
+/// Identifies the file, so that a replaced one is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+fn file_id(path: &Path) -> std::io::Result<FileId> {
+    let meta = std::fs::metadata(path)?;
+    Ok(FileId { device: meta.dev(), inode: meta.ino() })
+}
+
+/// One connection to a file.
+pub struct SqliteDb {
+    connection: SqliteConnection,
+    path: PathBuf,
+    file: FileId,
+    in_transaction: bool,
+    broken: bool,
+}
+
+/// File systems whose locks cannot be trusted, by the magic number of statfs(2).
+const NETWORK: [(i64, &str); 6] =
+    [(0x6969, "NFS"), (0xff53_4d42, "CIFS"), (0xfe53_4d42, "SMB2"), (0x517b, "SMB"), (0x0102_1997, "9p"), (0x6573_7546, "FUSE")];
+
+/// Refuses a directory on a network file system. `fuse` is refused too: sshfs and the like look the same.
+fn refuse_network(path: &Path) -> StoreResult<()> {
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(stat) = nix::sys::statfs::statfs(dir) else { return Ok(()) };
+    let magic = i64::from(stat.filesystem_type().0 as u32);
+    match NETWORK.iter().find(|(number, _)| *number == magic) {
+        Some((_, name)) => Err(StoreError::Refused(format!(
+            "{} lies on a network file system ({name}), whose locks SQLite cannot trust: use a local disk, or PostgreSQL",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+impl SqliteDb {
+    /// Opens (and, if `create` is set, makes) the file and sets the session up.
+    pub fn open(settings: &Settings) -> StoreResult<Self> {
+        let path = settings.url.sqlite_path().ok_or_else(|| StoreError::Refused("not a sqlite: URL".into()))?.to_path_buf();
+        refuse_network(&path)?;
+        if !path.exists() && !settings.create {
+            return Err(StoreError::Unreachable {
+                place: settings.place(),
+                source: Cause("there is no such file".into()),
+            });
+        }
+        prepare_dir(&path, settings)?;
+        let text = path.to_string_lossy().into_owned();
+        let mut connection = SqliteConnection::establish(&text).map_err(|e| open_error(settings, &path, e.to_string()))?;
+        let busy = settings.statement_timeout.as_millis();
+        // busy_timeout first: switching to WAL needs the lock that a peer may hold at this moment.
+        let setup = format!(
+            "PRAGMA busy_timeout = {busy}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+             PRAGMA foreign_keys = ON; PRAGMA cache_size = -{}; PRAGMA wal_autocheckpoint = 2000; PRAGMA temp_store = MEMORY",
+            settings.cache_kib
+        );
+        connection.batch_execute(&setup).map_err(|e| classify("open", e))?;
+        let file = file_id(&path).map_err(|e| open_error(settings, &path, e.to_string()))?;
+        Ok(Self { connection, path, file, in_transaction: false, broken: false })
+    }
+
+    /// Whether it must not be used again.
+    pub fn is_broken(&self) -> bool {
+        self.broken || self.in_transaction
+    }
+
+    /// The connection itself, for migrations.
+    pub fn raw(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    /// A number that changes when another connection commits; reads no table.
+    pub fn data_version(&mut self) -> StoreResult<i64> {
+        let sql = Sql { text: "PRAGMA data_version".into(), binds: Vec::new() };
+        Ok(self.query("look for changes", &sql)?.into_iter().next().map_or(0, |mut row| row.int()))
+    }
+
+    fn sort(&mut self, step: &'static str, error: Error) -> StoreError {
+        let sorted = classify(step, error);
+        if matches!(sorted, StoreError::Broken { .. } | StoreError::Unreachable { .. }) {
+            self.broken = true;
+        }
+        sorted
+    }
+}
+
+fn prepare_dir(path: &Path, settings: &Settings) -> StoreResult<()> {
+    match path.parent() {
+        Some(dir) if settings.create && !dir.as_os_str().is_empty() => {
+            std::fs::create_dir_all(dir).map_err(|e| open_error(settings, dir, e.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_error(settings: &Settings, path: &Path, text: String) -> StoreError {
+    if text.to_lowercase().contains("permission denied") {
+        return StoreError::ReadOnly { step: "open", source: Cause(format!("{}: {text}", path.display())) };
+    }
+    StoreError::Unreachable { place: settings.place(), source: Cause(format!("{}: {text}", path.display())) }
+}
+
+fn classify(step: &'static str, error: Error) -> StoreError {
+    let text = error.to_string();
+    let source = Cause(text.clone());
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    match &error {
+        _ if has(&["database is locked", "database table is locked"]) => StoreError::Busy { step, source },
+        Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => StoreError::ReadOnly { step, source },
+        _ if has(&["readonly database", "read-only", "unable to open database file"]) => StoreError::ReadOnly { step, source },
+        _ if has(&["database or disk is full"]) => StoreError::Full { step, source },
+        _ if has(&["disk I/O error"]) => StoreError::Unreachable { place: step.to_owned(), source },
+        _ if has(&["no such table"]) => StoreError::Schema(SchemaProblem::Missing),
+        _ if has(&["file is not a database", "malformed"]) => {
+            StoreError::Refused(format!("the file is not a SQLite database, or is damaged ({text})"))
+        }
+        _ => StoreError::Broken { step, source },
+    }
+}
+
+impl Db for SqliteDb {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    fn identity(&mut self) -> StoreResult<String> {
+        match file_id(&self.path) {
+            Ok(now) if now == self.file => Ok(format!("'inode:{}'", now.inode)),
+            Ok(_) => {
+                self.broken = true;
+                Err(StoreError::Unreachable {
+                    place: format!("sqlite:{}", self.path.display()),
+                    source: Cause("the file was replaced by another one while it was open".into()),
+                })
+            }
+            Err(error) => {
+                self.broken = true;
+                Err(StoreError::Unreachable {
+                    place: format!("sqlite:{}", self.path.display()),
+                    source: Cause(format!("the file is gone: {error}")),
+                })
+            }
+        }
+    }
+
+    fn execute(&mut self, step: &'static str, sql: &Sql) -> StoreResult<usize> {
+        sql.clone().execute(&mut self.connection).map_err(|e| self.sort(step, e))
+    }
+
+    fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>> {
+        sql.clone().load::<Row>(&mut self.connection).map_err(|e| self.sort(step, e))
+    }
+
+    fn begin(&mut self, step: &'static str) -> StoreResult<()> {
+        self.connection.batch_execute("BEGIN IMMEDIATE").map_err(|e| self.sort(step, e))?;
+        self.in_transaction = true;
+        Ok(())
+    }
+
+    fn commit(&mut self, step: &'static str) -> StoreResult<()> {
+        match self.connection.batch_execute("COMMIT") {
+            Ok(()) => {
+                self.in_transaction = false;
+                Ok(())
+            }
+            Err(error) => {
+                let error = self.sort(step, error);
+                self.rollback();
+                Err(error)
+            }
+        }
+    }
+
+    fn rollback(&mut self) {
+        self.in_transaction = false;
+        // A full disk or an I/O error rolls back by itself; then there is nothing to roll back.
+        if let Err(error) = self.connection.batch_execute("ROLLBACK") {
+            self.broken = !error.to_string().contains("no transaction is active");
+        }
+    }
+}
+
+/// Opens connections for the pool.
+#[derive(Debug, Clone)]
+pub struct SqliteOpener;
+
+impl Opener for SqliteOpener {
+    type Connection = SqliteDb;
+    fn open(&self, settings: &Settings) -> StoreResult<SqliteDb> {
+        SqliteDb::open(settings)
+    }
+    fn is_broken(&self, connection: &SqliteDb) -> bool {
+        connection.is_broken()
+    }
+}
