@@ -6,18 +6,29 @@
 //!
 //! No text made here holds a password.
 
+mod environment;
+pub mod guess;
 mod host;
 mod kind;
+mod load;
+mod read;
+mod read_kind;
 mod reader;
 mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
 pub mod units;
 mod url;
 mod words;
 
 pub use host::Host;
 pub use kind::{ExitCodes, KindConfig};
+pub use load::{ConfigErrors, LoadOptions, Loaded, Override, load};
+pub use reader::Shown;
 pub use settings::{
     CheckConfig, Config, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig, StatisticsConfig,
 };
+pub use source::{Origin, Problem};
 pub use url::{Backend, DatabaseUrl, UrlError};
 pub use words::{KillMeans, LogFormat, LogLevel};
