@@ -1,0 +1,34 @@
+//! Configuration: every setting typed, with its origin.
+//!
+//! Who wins, from the strongest: flags, environment (`REKINDLE_SECTION__KEY`), `conf.d/*.toml` in name
+//! order, the file, the defaults. Everything that is wrong is reported at once, each with its place.
+//! A key that this version does not know is refused: a setting that does nothing is a lie.
+//!
+//! No text made here holds a password.
+
+mod environment;
+pub mod guess;
+mod host;
+mod kind;
+mod load;
+mod read;
+mod read_kind;
+mod reader;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+pub mod units;
+mod url;
+mod words;
+
+pub use host::Host;
+pub use kind::{ExitCodes, KindConfig};
+pub use load::{ConfigErrors, LoadOptions, Loaded, Override, load};
+pub use reader::Shown;
+pub use settings::{
+    CheckConfig, Config, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig, StatisticsConfig,
+};
+pub use source::{Origin, Problem};
+pub use url::{Backend, DatabaseUrl, UrlError};
+pub use words::{KillMeans, LogFormat, LogLevel};
