@@ -3,3 +3,4 @@ pub mod clock;
 pub mod config;
 pub mod guard;
 pub mod protocol;
+pub mod store;

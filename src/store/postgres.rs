@@ -16,15 +16,18 @@ use diesel::deserialize::{self, FromSql, QueryableByName};
 use diesel::pg::{Pg, PgConnection, PgValue};
 use diesel::query_builder::AstPass;
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
-use diesel::row::{Field, NamedRow, Row as _};
+use diesel::row::{Field, NamedRow};
 use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text};
 use diesel::{Connection, RunQueryDsl};
 
-use super::api::StoreResult;
+use super::api::{StoreResult, Watcher};
+use super::backend::{Backend, applied, seed_meta};
 use super::db::Db;
 use super::error::{Cause, StoreError};
+use super::migrate;
 use super::pool::{Opener, Settings};
 use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
+use super::types::{SchemaStatus, ServerInfo};
 
 static DIALECT: Dialect = Dialect {
     now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
@@ -40,14 +43,13 @@ const IDENTITY: &str = "((SELECT system_identifier FROM pg_control_system()) || 
      substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))";
 
 impl PushBind for Pg {
-    const PLACEHOLDER: char = '$';
     fn push_bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind) -> QueryResult<()> {
         match bind {
-            Bind::Int(v) => out.push_bind_param_value_only::<Nullable<BigInt>, _>(v),
-            Bind::Text(v) => out.push_bind_param_value_only::<Nullable<Text>, _>(v),
-            Bind::Bytes(v) => out.push_bind_param_value_only::<Nullable<Binary>, _>(v),
-            Bind::Ints(v) => out.push_bind_param_value_only::<Array<Nullable<BigInt>>, _>(v),
-            Bind::Texts(v) => out.push_bind_param_value_only::<Array<Nullable<Text>>, _>(v),
+            Bind::Int(v) => out.push_bind_param::<Nullable<BigInt>, _>(v),
+            Bind::Text(v) => out.push_bind_param::<Nullable<Text>, _>(v),
+            Bind::Bytes(v) => out.push_bind_param::<Nullable<Binary>, _>(v),
+            Bind::Ints(v) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(v),
+            Bind::Texts(v) => out.push_bind_param::<Array<Nullable<Text>>, _>(v),
         }
     }
 }
@@ -75,7 +77,7 @@ impl QueryableByName<Pg> for Row {
     fn build<'a>(row: &impl NamedRow<'a, Pg>) -> deserialize::Result<Self> {
         let mut values = Vec::with_capacity(row.field_count());
         for at in 0..row.field_count() {
-            let field = row.get(at).ok_or("a column is missing")?;
+            let field = diesel::row::Row::get(row, at).ok_or("a column is missing")?;
             values.push(field.value().map_or(Ok(Value::Null), decode)?);
         }
         Ok(Self::new(values))
@@ -94,8 +96,10 @@ impl Postgres {
     /// Connects and sets the session up.
     pub fn open(settings: &Settings) -> StoreResult<Self> {
         let place = settings.place();
-        let unreachable = |text: String| StoreError::Unreachable { place: place.clone(), source: Cause(settings.redact(&text)) };
-        let mut connection = PgConnection::establish(&conninfo(settings)).map_err(|e| sort_connect(settings, e.to_string()))?;
+        let unreachable =
+            |text: String| StoreError::Unreachable { place: place.clone(), source: Cause(settings.redact(&text)) };
+        let mut connection =
+            PgConnection::establish(&conninfo(settings)).map_err(|e| sort_connect(settings, e.to_string()))?;
         let statement = settings.statement_timeout.as_millis();
         let idle = settings.idle_timeout.as_millis();
         connection
@@ -241,5 +245,118 @@ impl Opener for PostgresOpener {
     }
     fn is_broken(&self, connection: &Postgres) -> bool {
         connection.is_broken()
+    }
+}
+
+/// Any number, the same for every version of this program: `rekindle` in ASCII.
+const MIGRATION_LOCK: i64 = 0x7265_6b69_6e64_6c65;
+
+const CHANNEL: &str = "rekindle_ready";
+
+impl Backend for PostgresOpener {
+    const ONE_WRITER: bool = false;
+
+    /// Under an advisory lock: without it seven of eight engines that start at once fail.
+    fn migrate(&self, db: &mut Postgres) -> StoreResult<Vec<String>> {
+        // Another engine's migration may take longer than a statement may.
+        let setup =
+            format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
+        db.connection.batch_execute(&setup).map_err(|e| db.sort("lock the schema", e))?;
+        let done = migrate::run::<Pg, _>(&mut db.connection, migrate::POSTGRES)
+            .and_then(|done| seed_meta(db, &format!("{:032x}", fastrand::u128(..))).map(|()| done));
+        let unlock = format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})");
+        // A connection that cannot unlock is not used again; the server unlocks when it goes.
+        db.connection.batch_execute(&unlock).map_err(|e| db.sort("unlock the schema", e))?;
+        db.broken = true;
+        done
+    }
+
+    fn schema_status(&self, db: &mut Postgres) -> StoreResult<SchemaStatus> {
+        let applied =
+            applied(db, "SELECT CASE WHEN to_regclass('__diesel_schema_migrations') IS NULL THEN 0 ELSE 1 END")?;
+        Ok(migrate::status(migrate::known::<Pg>(&migrate::POSTGRES)?, &applied))
+    }
+
+    fn server_info(&self, db: &mut Postgres, place: String) -> StoreResult<ServerInfo> {
+        let db: &mut dyn Db = db;
+        let sql = db.stmt().sql(format!(
+            "SELECT current_setting('server_version'), {IDENTITY}, current_setting('fsync'), current_setting('full_page_writes'), \
+             current_setting('transaction_read_only'), current_setting('synchronous_commit')"
+        ));
+        let mut row = db.first("read the server's settings", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
+        let (version, identity) = (row.text(), row.text());
+        let mut problems = Vec::new();
+        for (name, why) in
+            [("fsync", "a power cut can lose commits"), ("full_page_writes", "a power cut can tear pages")]
+        {
+            if row.text() == "off" {
+                problems.push(format!("{name} = off: {why}"));
+            }
+        }
+        Ok(ServerInfo {
+            product: format!("PostgreSQL {}", version.split(' ').next().unwrap_or_default()),
+            place,
+            identity,
+            durability_problems: problems,
+            read_only: row.text() == "on",
+        })
+    }
+
+    fn watcher(&self, mut db: Postgres) -> StoreResult<Box<dyn Watcher>> {
+        db.connection.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(|e| db.sort("listen", e))?;
+        Ok(Box::new(Listener { db }))
+    }
+
+    /// Its own statement after the commit it tells of: inside a busy transaction NOTIFY takes a lock that
+    /// all commits of the server share.
+    fn wake(&self, db: &mut Postgres) -> StoreResult<()> {
+        db.connection.batch_execute(&format!("NOTIFY {CHANNEL}")).map_err(|e| db.sort("notify", e))
+    }
+}
+
+struct Listener {
+    db: Postgres,
+}
+
+impl Watcher for Listener {
+    fn has_changed(&mut self) -> StoreResult<bool> {
+        let mut changed = false;
+        let mut failure = None;
+        for notification in self.db.connection.notifications_iter() {
+            match notification {
+                Ok(_) => changed = true,
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) => Err(self.db.sort("listen", error)),
+            None => Ok(changed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_of_the_url_go_first() {
+        let url = crate::config::url::DatabaseUrl::parse("postgres://u:p@h/d?connect_timeout=9").unwrap();
+        let text = conninfo(&Settings::new(url));
+        assert!(text.contains("connect_timeout=9") && !text.contains("connect_timeout=5"));
+        assert!(text.contains("tcp_user_timeout=10000"));
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_to_do_next() {
+        let sort = |text: &str| {
+            classify("claim", "here", Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned())))
+        };
+        assert!(matches!(sort("deadlock detected"), StoreError::Busy { .. }));
+        assert!(matches!(sort("canceling statement due to lock timeout"), StoreError::Busy { .. }));
+        assert!(matches!(sort("server closed the connection unexpectedly"), StoreError::Unknown { .. }));
+        assert!(matches!(sort("could not extend file \"x\": No space left on device"), StoreError::Full { .. }));
+        assert!(matches!(sort("permission denied for table task"), StoreError::ReadOnly { .. }));
+        assert!(matches!(sort("syntax error"), StoreError::Broken { .. }));
     }
 }

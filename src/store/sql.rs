@@ -9,7 +9,7 @@
 
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::result::QueryResult;
+use diesel::result::{Error, QueryResult};
 use diesel::sql_types::Untyped;
 
 /// A value that is bound to a statement.
@@ -41,7 +41,7 @@ pub enum Value {
 }
 
 /// One row, read from left to right.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Row {
     values: std::vec::IntoIter<Value>,
 }
@@ -206,7 +206,11 @@ impl Stmt {
 
     /// A bound table `name(columns)` to be used in FROM.
     pub fn table(&mut self, name: &str, columns: &[(&str, ColumnType)], rows: &[Vec<Bind>]) -> String {
-        if self.dialect.has_arrays { self.array_table(name, columns, rows) } else { self.json_table(name, columns, rows) }
+        if self.dialect.has_arrays {
+            self.array_table(name, columns, rows)
+        } else {
+            self.json_table(name, columns, rows)
+        }
     }
 
     fn array_table(&mut self, name: &str, columns: &[(&str, ColumnType)], rows: &[Vec<Bind>]) -> String {
@@ -276,32 +280,39 @@ impl<Conn> diesel::RunQueryDsl<Conn> for Sql {}
 
 /// How a backend takes one bind.
 pub trait PushBind: Backend {
-    /// Adds it to the statement.
+    /// Adds its placeholder and its value to the statement.
     fn push_bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind) -> QueryResult<()>;
-    /// How the text refers to the n-th bind (from 1).
-    const PLACEHOLDER: char;
 }
 
 impl<DB: PushBind> QueryFragment<DB> for Sql {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        if DB::PLACEHOLDER == '$' {
-            out.push_sql(&self.text);
-        } else {
-            out.push_sql(&numbered(&self.text, DB::PLACEHOLDER));
+        for (text, bind) in pieces(&self.text) {
+            out.push_sql(text);
+            if let Some(n) = bind {
+                let bind = self.binds.get(n - 1).ok_or_else(|| Error::QueryBuilderError("a bind is missing".into()))?;
+                DB::push_bind(&mut out, bind)?;
+            }
         }
-        self.binds.iter().try_for_each(|bind| DB::push_bind(&mut out, bind))
+        Ok(())
     }
 }
 
-/// `$1` becomes `?1`: both name the bind by its number, so it may be used twice and in any order.
-fn numbered(text: &str, mark: char) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        let is_bind = c == '$' && chars.peek().is_some_and(char::is_ascii_digit);
-        out.push(if is_bind { mark } else { c });
-    }
-    out
+/// Text up to a `$n`, and n. A bind that stands twice in the text is bound twice, because not every
+/// backend can name a bind by its number.
+fn pieces(text: &str) -> impl Iterator<Item = (&str, Option<usize>)> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let now = rest?;
+        let mark = now.match_indices('$').find(|(at, _)| now[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
+        let Some((at, _)) = mark else {
+            rest = None;
+            return Some((now, None));
+        };
+        let digits = now[at + 1..].find(|c: char| !c.is_ascii_digit()).unwrap_or(now.len() - at - 1);
+        let end = at + 1 + digits;
+        rest = Some(&now[end..]);
+        Some((&now[..at], now[at + 1..end].parse().ok()))
+    })
 }
 
 #[cfg(test)]
@@ -318,8 +329,9 @@ mod tests {
     };
 
     #[test]
-    fn placeholders_are_numbered_and_json_paths_are_left_alone() {
-        assert_eq!(numbered("a = $1 AND b = $12 AND json_extract(v, '$[0]')", '?'), "a = ?1 AND b = ?12 AND json_extract(v, '$[0]')");
+    fn placeholders_are_found_and_json_paths_are_left_alone() {
+        let got: Vec<_> = pieces("a = $1 AND b = $12 AND json_extract(v, '$[0]')").collect();
+        assert_eq!(got, [("a = ", Some(1)), (" AND b = ", Some(12)), (" AND json_extract(v, '$[0]')", None)]);
     }
 
     #[test]

@@ -12,21 +12,26 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::deserialize::{self, FromSql, QueryableByName};
 use diesel::query_builder::AstPass;
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
-use diesel::row::{Field, NamedRow, Row as _};
+use diesel::row::{Field, NamedRow};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
 use diesel::{Connection, RunQueryDsl};
 
-use super::api::StoreResult;
+use super::api::{StoreResult, Watcher};
+use super::backend::{Backend, applied, seed_meta};
 use super::db::Db;
 use super::error::{Cause, SchemaProblem, StoreError};
+use super::migrate;
 use super::pool::{Opener, Settings};
 use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
+use super::types::{SchemaStatus, ServerInfo};
+use crate::clock::{Clock, SystemClock};
 
 static DIALECT: Dialect = Dialect {
     now: "CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)",
@@ -38,12 +43,11 @@ static DIALECT: Dialect = Dialect {
 };
 
 impl PushBind for Sqlite {
-    const PLACEHOLDER: char = '?';
     fn push_bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind) -> QueryResult<()> {
         match bind {
-            Bind::Int(v) => out.push_bind_param_value_only::<Nullable<BigInt>, _>(v),
-            Bind::Text(v) => out.push_bind_param_value_only::<Nullable<Text>, _>(v),
-            Bind::Bytes(v) => out.push_bind_param_value_only::<Nullable<Binary>, _>(v),
+            Bind::Int(v) => out.push_bind_param::<Nullable<BigInt>, _>(v),
+            Bind::Text(v) => out.push_bind_param::<Nullable<Text>, _>(v),
+            Bind::Bytes(v) => out.push_bind_param::<Nullable<Binary>, _>(v),
             Bind::Ints(_) | Bind::Texts(_) => {
                 Err(Error::QueryBuilderError("arrays are bound as JSON on SQLite".into()))
             }
@@ -66,7 +70,7 @@ impl QueryableByName<Sqlite> for Row {
     fn build<'a>(row: &impl NamedRow<'a, Sqlite>) -> deserialize::Result<Self> {
         let mut values = Vec::with_capacity(row.field_count());
         for at in 0..row.field_count() {
-            let field = row.get(at).ok_or("a column is missing")?;
+            let field = diesel::row::Row::get(row, at).ok_or("a column is missing")?;
             values.push(field.value().map_or(Ok(Value::Null), decode)?);
         }
         Ok(Self::new(values))
@@ -85,8 +89,13 @@ fn file_id(path: &Path) -> std::io::Result<FileId> {
     Ok(FileId { device: meta.dev(), inode: meta.ino() })
 }
 
+/// How often the file's write lock is asked for. SQLite's own busy handler waits longer and longer (up to
+/// 100 ms), so that under two busy writers a heartbeat could miss every gap within its timeout.
+const LOCK_POLL: Duration = Duration::from_micros(700);
+
 /// One connection to a file.
 pub struct SqliteDb {
+    lock_wait: Duration,
     connection: SqliteConnection,
     path: PathBuf,
     file: FileId,
@@ -95,8 +104,14 @@ pub struct SqliteDb {
 }
 
 /// File systems whose locks cannot be trusted, by the magic number of statfs(2).
-const NETWORK: [(i64, &str); 6] =
-    [(0x6969, "NFS"), (0xff53_4d42, "CIFS"), (0xfe53_4d42, "SMB2"), (0x517b, "SMB"), (0x0102_1997, "9p"), (0x6573_7546, "FUSE")];
+const NETWORK: [(i64, &str); 6] = [
+    (0x6969, "NFS"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x517b, "SMB"),
+    (0x0102_1997, "9p"),
+    (0x6573_7546, "FUSE"),
+];
 
 /// Refuses a directory on a network file system. `fuse` is refused too: sshfs and the like look the same.
 fn refuse_network(path: &Path) -> StoreResult<()> {
@@ -115,7 +130,8 @@ fn refuse_network(path: &Path) -> StoreResult<()> {
 impl SqliteDb {
     /// Opens (and, if `create` is set, makes) the file and sets the session up.
     pub fn open(settings: &Settings) -> StoreResult<Self> {
-        let path = settings.url.sqlite_path().ok_or_else(|| StoreError::Refused("not a sqlite: URL".into()))?.to_path_buf();
+        let path =
+            settings.url.sqlite_path().ok_or_else(|| StoreError::Refused("not a sqlite: URL".into()))?.to_path_buf();
         refuse_network(&path)?;
         if !path.exists() && !settings.create {
             return Err(StoreError::Unreachable {
@@ -125,7 +141,8 @@ impl SqliteDb {
         }
         prepare_dir(&path, settings)?;
         let text = path.to_string_lossy().into_owned();
-        let mut connection = SqliteConnection::establish(&text).map_err(|e| open_error(settings, &path, e.to_string()))?;
+        let mut connection =
+            SqliteConnection::establish(&text).map_err(|e| open_error(settings, &path, e.to_string()))?;
         let busy = settings.statement_timeout.as_millis();
         // busy_timeout first: switching to WAL needs the lock that a peer may hold at this moment.
         let setup = format!(
@@ -135,7 +152,7 @@ impl SqliteDb {
         );
         connection.batch_execute(&setup).map_err(|e| classify("open", e))?;
         let file = file_id(&path).map_err(|e| open_error(settings, &path, e.to_string()))?;
-        Ok(Self { connection, path, file, in_transaction: false, broken: false })
+        Ok(Self { lock_wait: settings.statement_timeout, connection, path, file, in_transaction: false, broken: false })
     }
 
     /// Whether it must not be used again.
@@ -186,7 +203,9 @@ fn classify(step: &'static str, error: Error) -> StoreError {
     match &error {
         _ if has(&["database is locked", "database table is locked"]) => StoreError::Busy { step, source },
         Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => StoreError::ReadOnly { step, source },
-        _ if has(&["readonly database", "read-only", "unable to open database file"]) => StoreError::ReadOnly { step, source },
+        _ if has(&["readonly database", "read-only", "unable to open database file"]) => {
+            StoreError::ReadOnly { step, source }
+        }
         _ if has(&["database or disk is full"]) => StoreError::Full { step, source },
         _ if has(&["disk I/O error"]) => StoreError::Unreachable { place: step.to_owned(), source },
         _ if has(&["no such table"]) => StoreError::Schema(SchemaProblem::Missing),
@@ -231,9 +250,20 @@ impl Db for SqliteDb {
     }
 
     fn begin(&mut self, step: &'static str) -> StoreResult<()> {
-        self.connection.batch_execute("BEGIN IMMEDIATE").map_err(|e| self.sort(step, e))?;
-        self.in_transaction = true;
-        Ok(())
+        let clock = SystemClock;
+        let until = clock.lease_now().after(self.lock_wait);
+        loop {
+            match self.connection.batch_execute("BEGIN IMMEDIATE") {
+                Ok(()) => {
+                    self.in_transaction = true;
+                    return Ok(());
+                }
+                Err(error) => match self.sort(step, error) {
+                    StoreError::Busy { .. } if clock.lease_now() < until => clock.pause(LOCK_POLL),
+                    error => return Err(error),
+                },
+            }
+        }
     }
 
     fn commit(&mut self, step: &'static str) -> StoreResult<()> {
@@ -270,5 +300,76 @@ impl Opener for SqliteOpener {
     }
     fn is_broken(&self, connection: &SqliteDb) -> bool {
         connection.is_broken()
+    }
+}
+
+impl Backend for SqliteOpener {
+    const ONE_WRITER: bool = true;
+
+    fn migrate(&self, db: &mut SqliteDb) -> StoreResult<Vec<String>> {
+        let pending = self.schema_status(db)?;
+        if pending.is_current() {
+            return Ok(Vec::new());
+        }
+        // The lock of the file is the lock of the migration; what the embedded runner begins inside are
+        // savepoints.
+        let done = db.connection.immediate_transaction::<_, MigrateError, _>(|connection| {
+            migrate::run::<Sqlite, _>(connection, migrate::SQLITE).map_err(MigrateError)
+        });
+        let done = done.map_err(|MigrateError(error)| error)?;
+        seed_meta(db, &format!("{:032x}", fastrand::u128(..)))?;
+        Ok(done)
+    }
+
+    fn schema_status(&self, db: &mut SqliteDb) -> StoreResult<SchemaStatus> {
+        let applied = applied(db, "SELECT count(*) FROM sqlite_master WHERE name = '__diesel_schema_migrations'")?;
+        Ok(migrate::status(migrate::known::<Sqlite>(&migrate::SQLITE)?, &applied))
+    }
+
+    fn server_info(&self, db: &mut SqliteDb, place: String) -> StoreResult<ServerInfo> {
+        let identity = db.identity()?;
+        let read_only = std::fs::OpenOptions::new().write(true).open(&db.path).is_err();
+        let any: &mut dyn Db = db;
+        let sql = any.stmt().sql("SELECT sqlite_version()");
+        let version = any.first("read the version", &sql)?.map_or_else(String::new, |mut row| row.text());
+        let sql = any.stmt().sql("PRAGMA synchronous");
+        let level = any.first("read the settings", &sql)?.map_or(0, |mut row| row.int());
+        let weak = (level < 2).then(|| "synchronous is below FULL: a power cut can lose commits".to_owned());
+        Ok(ServerInfo {
+            product: format!("SQLite {version}"),
+            place,
+            identity: identity.trim_matches('\'').to_owned(),
+            durability_problems: weak.into_iter().collect(),
+            read_only,
+        })
+    }
+
+    fn watcher(&self, mut db: SqliteDb) -> StoreResult<Box<dyn Watcher>> {
+        let seen = db.data_version()?;
+        Ok(Box::new(FileWatcher { db, seen }))
+    }
+
+    fn wake(&self, _: &mut SqliteDb) -> StoreResult<()> {
+        Ok(())
+    }
+}
+
+struct MigrateError(StoreError);
+
+impl From<Error> for MigrateError {
+    fn from(error: Error) -> Self {
+        Self(classify("migrate", error))
+    }
+}
+
+struct FileWatcher {
+    db: SqliteDb,
+    seen: i64,
+}
+
+impl Watcher for FileWatcher {
+    fn has_changed(&mut self) -> StoreResult<bool> {
+        let now = self.db.data_version()?;
+        Ok(std::mem::replace(&mut self.seen, now) != now)
     }
 }

@@ -68,8 +68,7 @@ pub fn claim(db: &mut dyn Db, c: &Claim) -> StoreResult<Vec<Claimed>> {
     }
 }
 
-const CLAIMED: &str =
-    "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload";
+const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload";
 
 fn read_claimed(mut row: Row, c: &Claim) -> Claimed {
     Claimed {
@@ -287,7 +286,8 @@ pub fn owned(db: &mut dyn Db, incarnation: Incarnation, nonce: Option<Nonce>) ->
     let mut s = db.stmt();
     let owner = s.int(incarnation.as_i64());
     let only = nonce.map(|nonce| format!("AND nonce = {}", s.int(nonce.as_i64()))).unwrap_or_default();
-    let sql = s.sql(format!("SELECT id, token, nonce FROM task WHERE owner = {owner} AND state = 3 {only} ORDER BY id"));
+    let sql =
+        s.sql(format!("SELECT id, token, nonce FROM task WHERE owner = {owner} AND state = 3 {only} ORDER BY id"));
     let read = |mut row: Row| Held {
         task: TaskId::new(row.int()),
         token: Token::new(row.int()),

@@ -48,7 +48,9 @@ pub fn raise_epoch(db: &mut dyn Db, from: Epoch, at_least: Epoch, reason: &str) 
 pub fn settle_epoch(db: &mut dyn Db, epoch: Epoch) -> StoreResult<bool> {
     let mut s = db.stmt();
     let epoch = s.int(epoch.as_i64());
-    let sql = s.sql(format!("UPDATE meta SET settled_epoch = {epoch} WHERE one = 1 AND epoch = {epoch} AND settled_epoch < {epoch}"));
+    let sql = s.sql(format!(
+        "UPDATE meta SET settled_epoch = {epoch} WHERE one = 1 AND epoch = {epoch} AND settled_epoch < {epoch}"
+    ));
     Ok(db.execute("settle the epoch", &sql)? == 1)
 }
 
@@ -169,7 +171,7 @@ fn adopt(db: &mut dyn Db, from: Incarnation, to: Incarnation, held: &Held) -> St
     if adopted {
         let sql = binds.sql(format!(
             "UPDATE resource SET owner = {to}, version = version + 1 \
-             WHERE owner_task = {id} AND token = {token} AND owner = {from} AND {nonce} = {nonce}"
+             WHERE owner_task = {id} AND token = {token} AND owner = {from}"
         ));
         db.execute("adopt", &sql)?;
     }
@@ -262,7 +264,8 @@ pub fn sweep(db: &mut dyn Db, kind: SweepKind) -> StoreResult<SweepView> {
     let now = db.dialect().now;
     let columns = meta_columns(&identity, now);
     // 1.25 h in microseconds, on both sides of now: a clock that was stepped back leaves beats in the future.
-    let late = format!("(e.last_beat_at < {now} - e.heartbeat_ms * 1250 OR e.last_beat_at > {now} + e.heartbeat_ms * 1250)");
+    let late =
+        format!("(e.last_beat_at < {now} - e.heartbeat_ms * 1250 OR e.last_beat_at > {now} + e.heartbeat_ms * 1250)");
     let filter = if kind == SweepKind::Full { "1 = 1".to_owned() } else { late.clone() };
     let sql = db.stmt().sql(format!(
         "SELECT {columns}, m.orphan_scan_at, (SELECT count(*) FROM engine WHERE state = 1), \

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::{micros, resources_of};
-use super::takeover::lock_resources;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Reason, TaskState};
@@ -70,11 +69,14 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
         let ids = s.in_ints(ends.iter().map(|end| end.held.task.as_i64()));
         let u = s.table("u", &columns, &rows);
-        let mine = format!("id {ids} AND state = 3 AND owner = {owner} AND (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u})");
+        let mine = format!(
+            "id {ids} AND state = 3 AND owner = {owner} AND (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u})"
+        );
         (owner, engine, u, mine)
     };
     let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
-    let tail = |engine: &str| format!("{}, {}, {now}, {engine}, u.value", TaskState::Done.code(), AttemptResult::Done.code());
+    let tail =
+        |engine: &str| format!("{}, {}, {now}, {engine}, u.value", TaskState::Done.code(), AttemptResult::Done.code());
     if db.dialect().has_writing_cte {
         let mut s = db.stmt();
         let (_, engine, u, mine) = head(&mut s);
@@ -268,7 +270,9 @@ fn raised(db: &mut dyn Db, s: &mut Stmt, stored: Token) -> StoreResult<(String, 
 }
 
 fn moved_away() -> StoreError {
-    StoreError::Refused("the database is not the one that the epoch was recorded for; the next beat raises the epoch".into())
+    StoreError::Refused(
+        "the database is not the one that the epoch was recorded for; the next beat raises the epoch".into(),
+    )
 }
 
 fn free_resources(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>) -> StoreResult<()> {
@@ -300,7 +304,8 @@ fn archive(db: &mut dyn Db, task: TaskId, state: TaskState, ended: &Ended<'_>) -
     let names = (!names.is_empty()).then(|| serde_json::to_string(&names).unwrap_or_default());
     let names = s.opt_text(names);
     let detail = s.opt_text(ended.detail.map(str::to_owned));
-    let (error, value) = if ended.result == AttemptResult::Done { ("NULL", detail.as_str()) } else { (detail.as_str(), "NULL") };
+    let (error, value) =
+        if ended.result == AttemptResult::Done { ("NULL", detail.as_str()) } else { (detail.as_str(), "NULL") };
     let sql = s.sql(format!(
         "INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, resources, error, value) \
          SELECT {}, {state}, {result}, {now}, t.engine, {names}, {error}, {value} FROM task t WHERE t.id = {id}",

@@ -349,9 +349,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
             TaskState::Running => "owner IS NOT NULL".to_owned(),
             other => format!("state = {}", other.code()),
         };
-        let sql = db.stmt().sql(format!(
-            "SELECT count(*) FROM (SELECT 1 FROM task WHERE {is_it} LIMIT {COUNT_MAX}) c"
-        ));
+        let sql = db.stmt().sql(format!("SELECT count(*) FROM (SELECT 1 FROM task WHERE {is_it} LIMIT {COUNT_MAX}) c"));
         counts.push((*state, db.first("count tasks", &sql)?.map_or(0, |mut row| row.int().unsigned_abs())));
     }
     let hour = micros(Duration::from_secs(3_600));

@@ -90,7 +90,8 @@ pub fn take_over_here(db: &mut dyn Db, owner: Incarnation, by: &str, limit: usiz
         let stored = names.iter().filter_map(|n| locked.get(n)).copied().max().unwrap_or(row.held.token);
         write_attempt(db, row, plan.result, &name, owner, &end.evidence)?;
         charge(db, row, &plan)?;
-        let ended = Ended { stored: stored.max(row.held.token), names, result: plan.result, detail: Some(&end.evidence) };
+        let ended =
+            Ended { stored: stored.max(row.held.token), names, result: plan.result, detail: Some(&end.evidence) };
         write_next(db, row.held.task, &plan.next, &ended)?;
         freed.extend(names.iter().cloned());
         if matches!(plan.next, Next::Ready(_)) { report.ready += 1 } else { report.parked += 1 }
@@ -188,7 +189,8 @@ fn charge(db: &mut dyn Db, row: &OrphanRow, plan: &crate::protocol::takeover::Ta
     let mut s = db.stmt();
     let (id, lost, back) = (s.int(row.held.task.as_i64()), s.int(plan.lost), s.int(plan.handed_back));
     let charged = s.opt_int(plan.charged.map(Incarnation::as_i64));
-    let sql = s.sql(format!("UPDATE task SET lost = {lost}, handed_back = {back}, charged = {charged} WHERE id = {id}"));
+    let sql =
+        s.sql(format!("UPDATE task SET lost = {lost}, handed_back = {back}, charged = {charged} WHERE id = {id}"));
     db.execute("charge the lost engine", &sql).map(|_| ())
 }
 

@@ -56,18 +56,16 @@ fn add_resources(db: &mut dyn Db, tasks: &[NewTask], ids: &[TaskId]) -> StoreRes
     for (task, id) in tasks.iter().zip(ids) {
         for name in &task.resources {
             let in_line = i64::from(task.delay.is_none());
-            rows.push(vec![
-                Bind::Int(Some(id.as_i64())),
-                Bind::Text(Some(name.to_string())),
-                Bind::Int(Some(in_line)),
-            ]);
+            rows.push(vec![Bind::Int(Some(id.as_i64())), Bind::Text(Some(name.to_string())), Bind::Int(Some(in_line))]);
         }
     }
     let columns = [("task", ColumnType::Int), ("resource", ColumnType::Text), ("in_line", ColumnType::Int)];
     for batch in rows.chunks(1_000) {
         let mut s = db.stmt();
         let u = s.table("u", &columns, batch);
-        let sql = s.sql(format!("INSERT INTO task_resource (task, resource, in_line) SELECT u.task, u.resource, u.in_line FROM {u}"));
+        let sql = s.sql(format!(
+            "INSERT INTO task_resource (task, resource, in_line) SELECT u.task, u.resource, u.in_line FROM {u}"
+        ));
         db.execute("add tasks", &sql)?;
     }
     Ok(())
@@ -116,8 +114,11 @@ fn wake_free_lines(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
          AND t.id = (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1)) \
          ORDER BY r.name LIMIT {limit}"
     ));
-    let names: BTreeSet<ResourceName> =
-        db.query("look for free lines", &sql)?.into_iter().map(|mut row| ResourceName::from_stored(row.text())).collect();
+    let names: BTreeSet<ResourceName> = db
+        .query("look for free lines", &sql)?
+        .into_iter()
+        .map(|mut row| ResourceName::from_stored(row.text()))
+        .collect();
     let locked: BTreeSet<ResourceName> = lock_resources(db, names.iter())?.into_keys().collect();
     wake_heads(db, &locked)?;
     Ok(locked.len())
@@ -135,7 +136,8 @@ pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
         let sql = s.sql(format!("SELECT state, token FROM task WHERE id = {id} {lock}"));
         let Some(mut row) = db.first("change a task", &sql)? else { return archived_verb(db, task, verb) };
         let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Failed);
-        let ended = Ended { stored: Token::new(row.int()), names: &names, result: AttemptResult::Canceled, detail: None };
+        let ended =
+            Ended { stored: Token::new(row.int()), names: &names, result: AttemptResult::Canceled, detail: None };
         match (verb, state) {
             (TaskVerb::Cancel, TaskState::Running) => ask(db, task, Wish::Cancel),
             (TaskVerb::Cancel, _) => {
@@ -181,7 +183,7 @@ fn make_ready(db: &mut dyn Db, task: TaskId) -> StoreResult<()> {
          wish = 0, reason = {reason}, version = version + 1 WHERE id = {id}"
     ));
     db.execute("retry a task", &sql)?;
-    let sql = binds.sql(format!("UPDATE task_resource SET in_line = 1 WHERE task = {id} AND {reason} = {reason}"));
+    let sql = binds.sql(format!("UPDATE task_resource SET in_line = 1 WHERE task = {id}"));
     db.execute("retry a task", &sql).map(|_| ())
 }
 
@@ -205,7 +207,7 @@ fn archived_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
          FROM task_archive WHERE id = {id}"
     ));
     db.execute("retry a task", &sql)?;
-    let sql = binds.sql(format!("DELETE FROM task_archive WHERE id = {id} AND {keyed} = {keyed} AND {reason} = {reason}"));
+    let sql = binds.sql(format!("DELETE FROM task_archive WHERE id = {id}"));
     db.execute("retry a task", &sql)?;
     let rows: Vec<Vec<Bind>> = names
         .into_iter()
@@ -215,7 +217,9 @@ fn archived_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
         let columns = [("task", ColumnType::Int), ("resource", ColumnType::Text), ("in_line", ColumnType::Int)];
         let mut s = db.stmt();
         let u = s.table("u", &columns, &rows);
-        let sql = s.sql(format!("INSERT INTO task_resource (task, resource, in_line) SELECT u.task, u.resource, u.in_line FROM {u}"));
+        let sql = s.sql(format!(
+            "INSERT INTO task_resource (task, resource, in_line) SELECT u.task, u.resource, u.in_line FROM {u}"
+        ));
         db.execute("retry a task", &sql)?;
     }
     Ok(VerbOutcome::Applied(state))

@@ -1,0 +1,22 @@
+//! The shared table (being written).
+pub mod api;
+pub mod backend;
+pub mod db;
+pub mod error;
+pub mod migrate;
+pub mod open;
+pub mod pool;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod queries;
+pub mod sql;
+pub mod sql_store;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub mod types;
+
+pub use api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+pub use error::{SchemaProblem, StoreError};
+pub use open::open;
+pub use pool::Settings;
+pub use types::*;

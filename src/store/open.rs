@@ -1,0 +1,30 @@
+//! Opens the store that a URL names.
+
+use std::sync::Arc;
+
+use super::api::{Store, StoreResult};
+use super::error::StoreError;
+use super::pool::Settings;
+use crate::config::Backend;
+
+/// Chooses the backend by the scheme of the URLs; all must be of one backend. Connects to nothing yet.
+pub fn open(places: Vec<Settings>, beats: Vec<Settings>, connections: u32) -> StoreResult<Arc<dyn Store>> {
+    let Some(first) = places.first() else {
+        return Err(StoreError::Refused("no database URL is configured".into()));
+    };
+    let backend = first.url.backend();
+    if places.iter().chain(&beats).any(|s| s.url.backend() != backend) {
+        return Err(StoreError::Refused("all database URLs must be of one kind of database".into()));
+    }
+    match backend {
+        #[cfg(feature = "sqlite")]
+        Backend::Sqlite => {
+            Ok(Arc::new(super::sql_store::SqlStore::new(super::sqlite::SqliteOpener, places, beats, connections)))
+        }
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => {
+            Ok(Arc::new(super::sql_store::SqlStore::new(super::postgres::PostgresOpener, places, beats, connections)))
+        }
+        other => Err(StoreError::Refused(format!("this program was built without support for {other}"))),
+    }
+}

@@ -1,0 +1,240 @@
+//! [`Store`] over a database: a pool, a connection of its own for beats, and the shared statements.
+
+use std::time::Duration;
+
+use diesel::r2d2::{Pool, PooledConnection};
+use parking_lot::{Condvar, Mutex};
+
+use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+use super::backend::Backend;
+use super::db::Db;
+use super::error::StoreError;
+use super::migrate;
+use super::pool::{Manager, Settings, build, pool_error};
+use super::queries::{claim, engines, finish, people, takeover, tasks};
+use super::types::*;
+use crate::protocol::engine::Wanted;
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use crate::protocol::liveness::SweepKind;
+use crate::protocol::time::Timestamp;
+
+/// A step that met a deadlock or a busy lock is repeated this often before the caller hears of it.
+const BUSY_TRIES: u32 = 4;
+
+/// How long other writers of one process wait for a beat of the same process.
+const BEAT_FIRST: Duration = Duration::from_millis(200);
+
+/// See the module.
+pub struct SqlStore<B: Backend> {
+    backend: B,
+    pool: Pool<Manager<B>>,
+    manager: Manager<B>,
+    beats: Manager<B>,
+    // The connection is taken out while it is used: a beat that hangs takes it along, and the next beat
+    // opens a new one instead of waiting for a lock.
+    beat_connection: Mutex<Option<B::Connection>>,
+    beats_waiting: Mutex<usize>,
+    beat_done: Condvar,
+}
+
+impl<B: Backend> SqlStore<B> {
+    /// Over these places of one database; `beats` are the places for heartbeats (a way round a pooler).
+    /// Connects to nothing yet.
+    pub fn new(backend: B, places: Vec<Settings>, beats: Vec<Settings>, connections: u32) -> Self {
+        let wait = places.first().map_or(Duration::from_secs(5), |s| s.connect_timeout);
+        let manager = Manager::new(backend.clone(), places);
+        Self {
+            pool: build(manager.clone(), connections, wait),
+            beats: Manager::new(backend.clone(), beats),
+            manager,
+            backend,
+            beat_connection: Mutex::new(None),
+            beats_waiting: Mutex::new(0),
+            beat_done: Condvar::new(),
+        }
+    }
+
+    fn connection(&self) -> StoreResult<PooledConnection<Manager<B>>> {
+        if let Some(idle) = self.pool.try_get() {
+            return Ok(idle);
+        }
+        self.pool.get().map_err(|error| match error.to_string() {
+            // The pool hides the cause; one attempt of our own tells it.
+            text if text.contains("timed out") => match self.manager.open() {
+                Err(cause) => cause,
+                Ok(_) => pool_error(self.manager.place(), text),
+            },
+            text => pool_error(self.manager.place(), text),
+        })
+    }
+
+    /// Lets a beat of this process go first where all writers share one lock.
+    fn let_beat_through(&self) {
+        if B::ONE_WRITER {
+            let mut waiting = self.beats_waiting.lock();
+            if *waiting > 0 {
+                self.beat_done.wait_for(&mut waiting, BEAT_FIRST);
+            }
+        }
+    }
+
+    fn run<T>(&self, mut body: impl FnMut(&mut dyn Db) -> StoreResult<T>) -> StoreResult<T> {
+        for round in 1.. {
+            self.let_beat_through();
+            let mut connection = self.connection()?;
+            match body(&mut *connection) {
+                Err(StoreError::Busy { step, source }) if round < BUSY_TRIES => {
+                    log::debug!("{step} met a busy lock ({source}), try {round}");
+                    drop(connection);
+                    use crate::clock::Clock as _;
+                    crate::clock::SystemClock.pause(Duration::from_millis(fastrand::u64(2..=20) * u64::from(round)));
+                }
+                other => return other,
+            }
+        }
+        unreachable!("the last round returns")
+    }
+
+    fn raw<T>(&self, body: impl FnOnce(&mut B::Connection) -> StoreResult<T>) -> StoreResult<T> {
+        let mut connection = self.connection()?;
+        body(&mut connection)
+    }
+
+    fn beat_once(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
+        let taken = self.beat_connection.lock().take();
+        let mut connection = match taken {
+            Some(connection) => connection,
+            None => self.beats.open()?,
+        };
+        let outcome = engines::beat(&mut connection, beat);
+        if !self.beats.is_broken(&connection) {
+            *self.beat_connection.lock() = Some(connection);
+        }
+        outcome
+    }
+}
+
+impl<B: Backend> Store for SqlStore<B> {
+    fn migrate(&self) -> StoreResult<Vec<String>> {
+        self.raw(|c| self.backend.migrate(c))
+    }
+    fn schema_status(&self) -> StoreResult<SchemaStatus> {
+        self.raw(|c| self.backend.schema_status(c))
+    }
+    fn server_info(&self) -> StoreResult<ServerInfo> {
+        let place = self.manager.place();
+        self.raw(|c| self.backend.server_info(c, place))
+    }
+    fn meta(&self) -> StoreResult<Meta> {
+        self.run(|db| engines::meta(db))
+    }
+    fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
+        self.run(|db| engines::raise_epoch(db, from, at_least, reason))
+    }
+    fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
+        self.run(|db| engines::settle_epoch(db, epoch))
+    }
+
+    fn register(&self, registration: &Registration) -> StoreResult<RegisterOutcome> {
+        let status = self.schema_status()?;
+        migrate::check(&status)?;
+        self.run(|db| engines::register(db, registration))
+    }
+    fn beat(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
+        *self.beats_waiting.lock() += 1;
+        let outcome = self.beat_once(beat);
+        *self.beats_waiting.lock() -= 1;
+        self.beat_done.notify_all();
+        outcome
+    }
+    fn sweep(&self, kind: SweepKind) -> StoreResult<SweepView> {
+        self.run(|db| engines::sweep(db, kind))
+    }
+    fn fence(&self, fence: &Fence) -> StoreResult<FenceOutcome> {
+        self.run(|db| engines::fence(db, fence))
+    }
+    fn acknowledge_fence(&self, incarnation: Incarnation) -> StoreResult<()> {
+        self.run(|db| engines::acknowledge_fence(db, incarnation))
+    }
+    fn take_over(&self, owner: Incarnation, by: &str, limit: usize) -> StoreResult<TakeoverReport> {
+        self.run(|db| takeover::take_over(db, owner, by, limit))
+    }
+    fn close(&self, incarnation: Incarnation) -> StoreResult<bool> {
+        self.run(|db| engines::close(db, incarnation))
+    }
+    fn find_orphans(&self, every: Duration) -> StoreResult<Option<Vec<Incarnation>>> {
+        self.run(|db| engines::find_orphans(db, every))
+    }
+    fn stop(&self, incarnation: Incarnation) -> StoreResult<bool> {
+        self.run(|db| engines::stop(db, incarnation))
+    }
+    fn set_wanted(&self, wish: &Wish4Engine) -> StoreResult<Option<Wanted>> {
+        self.run(|db| engines::set_wanted(db, wish))
+    }
+    fn engines(&self) -> StoreResult<(Timestamp, Vec<EngineRow>)> {
+        self.run(|db| people::engines(db))
+    }
+    fn forget_engines(&self, older_than: Duration, names: &[EngineName], dry_run: bool) -> StoreResult<Vec<EngineRow>> {
+        self.run(|db| people::forget_engines(db, older_than, names, dry_run))
+    }
+
+    fn promote_due(&self, limit: usize, lines: bool) -> StoreResult<usize> {
+        self.run(|db| tasks::promote_due(db, limit, lines))
+    }
+    fn probe(&self, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
+        self.run(|db| claim::probe(db, kinds, host))
+    }
+    fn claim(&self, c: &Claim) -> StoreResult<Vec<Claimed>> {
+        self.run(|db| claim::claim(db, c))
+    }
+    fn read_claim(&self, incarnation: Incarnation, nonce: Nonce) -> StoreResult<Vec<Held>> {
+        self.run(|db| claim::owned(db, incarnation, Some(nonce)))
+    }
+    fn finish(&self, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
+        self.run(|db| finish::finish(db, who, ends))
+    }
+    fn read_finish(&self, held: &Held) -> StoreResult<FinishState> {
+        self.run(|db| finish::read_finish(db, held))
+    }
+    fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
+        self.run(|db| claim::owned(db, incarnation, None))
+    }
+
+    fn add(&self, new: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
+        self.run(|db| tasks::add(db, new, by))
+    }
+    fn task_verb(&self, task: TaskId, verb: TaskVerb) -> StoreResult<VerbOutcome> {
+        self.run(|db| tasks::task_verb(db, task, verb))
+    }
+    fn task(&self, task: TaskId) -> StoreResult<Option<(TaskRow, Vec<u8>)>> {
+        self.run(|db| people::task(db, task))
+    }
+    fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)> {
+        self.run(|db| people::tasks(db, filter))
+    }
+    fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>> {
+        self.run(|db| people::task_states(db, tasks))
+    }
+    fn attempts(&self, task: TaskId) -> StoreResult<Vec<AttemptRow>> {
+        self.run(|db| people::attempts(db, task))
+    }
+    fn output(&self, task: TaskId, attempt: Option<u32>) -> StoreResult<Option<OutputRow>> {
+        self.run(|db| people::output(db, task, attempt))
+    }
+    fn resources(&self, limit: usize) -> StoreResult<Vec<ResourceRow>> {
+        self.run(|db| people::resources(db, limit))
+    }
+    fn resource(&self, name: &ResourceName) -> StoreResult<Option<ResourceRow>> {
+        self.run(|db| people::resource(db, name))
+    }
+    fn status(&self) -> StoreResult<StatusView> {
+        self.run(|db| people::status(db))
+    }
+
+    fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {
+        self.backend.watcher(self.manager.open()?)
+    }
+    fn wake(&self) -> StoreResult<()> {
+        if B::ONE_WRITER { Ok(()) } else { self.raw(|c| self.backend.wake(c)) }
+    }
+}
