@@ -13,3 +13,8 @@ pub mod check;
 pub mod limits;
 pub mod perf;
 pub mod range;
+pub mod snapshot;
+pub mod words;
+
+#[cfg(test)]
+pub(crate) mod fixture;
