@@ -13,6 +13,7 @@ pub mod check;
 pub mod limits;
 pub mod perf;
 pub mod range;
+pub mod render;
 pub mod snapshot;
 pub mod words;
 
