@@ -15,6 +15,8 @@ pub mod perf;
 pub mod range;
 pub mod render;
 pub mod snapshot;
+pub mod thresholds;
+pub mod trouble;
 pub mod words;
 
 #[cfg(test)]
