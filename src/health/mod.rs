@@ -12,6 +12,7 @@
 pub mod check;
 pub mod limits;
 pub mod perf;
+pub mod problems;
 pub mod range;
 pub mod render;
 pub mod snapshot;
