@@ -10,6 +10,7 @@
 //! `rekindle status` shows the same [`problems::problems`] that the mode `overall` judges.
 
 pub mod check;
+pub mod judge;
 pub mod limits;
 pub mod perf;
 pub mod problems;
