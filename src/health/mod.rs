@@ -9,6 +9,7 @@
 //!
 //! `rekindle status` shows the same [`problems::problems`] that the mode `overall` judges.
 
+pub mod args;
 pub mod check;
 pub mod judge;
 pub mod limits;
