@@ -2,5 +2,6 @@
 pub mod clock;
 pub mod config;
 pub mod guard;
+pub mod health;
 pub mod protocol;
 pub mod store;
