@@ -147,7 +147,8 @@ impl SqliteDb {
         // busy_timeout first: switching to WAL needs the lock that a peer may hold at this moment.
         let setup = format!(
             "PRAGMA busy_timeout = {busy}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-             PRAGMA foreign_keys = ON; PRAGMA cache_size = -{}; PRAGMA wal_autocheckpoint = 2000; PRAGMA temp_store = MEMORY",
+             PRAGMA foreign_keys = ON; PRAGMA cache_size = -{}; PRAGMA wal_autocheckpoint = 2000; \
+             PRAGMA temp_store = MEMORY; PRAGMA busy_timeout = 0",
             settings.cache_kib
         );
         connection.batch_execute(&setup).map_err(|e| classify("open", e))?;
@@ -169,6 +170,27 @@ impl SqliteDb {
     pub fn data_version(&mut self) -> StoreResult<i64> {
         let sql = Sql { text: "PRAGMA data_version".into(), binds: Vec::new() };
         Ok(self.query("look for changes", &sql)?.into_iter().next().map_or(0, |mut row| row.int()))
+    }
+
+    /// Asks for the file's lock until it is ours or the time is over. Inside a transaction it is ours.
+    fn patiently<T>(
+        &mut self,
+        step: &'static str,
+        mut statement: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+    ) -> StoreResult<T> {
+        let clock = SystemClock;
+        let until = clock.lease_now().after(self.lock_wait);
+        loop {
+            let error = match statement(&mut self.connection) {
+                Ok(value) => return Ok(value),
+                Err(error) => self.sort(step, error),
+            };
+            let may_wait = matches!(error, StoreError::Busy { .. }) && !self.in_transaction;
+            if !may_wait || clock.lease_now() >= until {
+                return Err(error);
+            }
+            clock.pause(LOCK_POLL);
+        }
     }
 
     fn sort(&mut self, step: &'static str, error: Error) -> StoreError {
@@ -242,28 +264,17 @@ impl Db for SqliteDb {
     }
 
     fn execute(&mut self, step: &'static str, sql: &Sql) -> StoreResult<usize> {
-        sql.clone().execute(&mut self.connection).map_err(|e| self.sort(step, e))
+        self.patiently(step, |connection| sql.clone().execute(connection))
     }
 
     fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>> {
-        sql.clone().load::<Row>(&mut self.connection).map_err(|e| self.sort(step, e))
+        self.patiently(step, |connection| sql.clone().load::<Row>(connection))
     }
 
     fn begin(&mut self, step: &'static str) -> StoreResult<()> {
-        let clock = SystemClock;
-        let until = clock.lease_now().after(self.lock_wait);
-        loop {
-            match self.connection.batch_execute("BEGIN IMMEDIATE") {
-                Ok(()) => {
-                    self.in_transaction = true;
-                    return Ok(());
-                }
-                Err(error) => match self.sort(step, error) {
-                    StoreError::Busy { .. } if clock.lease_now() < until => clock.pause(LOCK_POLL),
-                    error => return Err(error),
-                },
-            }
-        }
+        self.patiently(step, |connection| connection.batch_execute("BEGIN IMMEDIATE"))?;
+        self.in_transaction = true;
+        Ok(())
     }
 
     fn commit(&mut self, step: &'static str) -> StoreResult<()> {
