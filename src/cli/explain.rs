@@ -8,7 +8,7 @@ use super::output;
 /// Explain an error code
 #[derive(clap::Args, Debug, Clone)]
 pub struct ExplainArgs {
-    /// The code, as in error[E301]
+    /// The code, such as E301
     #[arg(value_name = "CODE")]
     pub code: String,
 }
