@@ -1,4 +1,5 @@
 //! rekindle
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod guard;

@@ -157,7 +157,7 @@ fn expand_url_file(reader: &mut Reader, layer: &mut Tree) {
         reader.problem(node.origin, "database.url_file: give either url or url_file, not both".to_owned());
         return;
     }
-    let read = super::reader::absolute(&node).and_then(|path| {
+    let read = super::setting::absolute(&node).and_then(|path| {
         let text =
             std::fs::read_to_string(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         Ok((path, text))

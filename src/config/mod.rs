@@ -6,6 +6,7 @@
 //!
 //! No text made here holds a password.
 
+mod check;
 mod environment;
 pub mod guess;
 mod host;
@@ -14,6 +15,7 @@ mod load;
 mod read;
 mod read_kind;
 mod reader;
+mod setting;
 mod settings;
 mod source;
 #[cfg(test)]
@@ -22,6 +24,7 @@ pub mod units;
 mod url;
 mod words;
 
+pub use check::{command_problems, stop_problem};
 pub use host::Host;
 pub use kind::{ExitCodes, KindConfig};
 pub use load::{ConfigErrors, LoadOptions, Loaded, Override, load};

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::host::Host;
 use super::read_kind::read_kinds;
-use super::reader::{Keys, Reader, Section, Setting, text_of};
+use super::reader::{Keys, Reader, Section};
+use super::setting::{Setting, text_of};
 use super::settings::{
     CheckConfig, Config, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig, StatisticsConfig,
 };

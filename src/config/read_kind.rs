@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::kind::{ExitCodes, KindConfig};
-use super::reader::{Keys, Reader, Section, Setting, text_of};
+use super::reader::{Keys, Reader, Section};
+use super::setting::{Setting, text_of};
 use super::settings::EngineConfig;
 use super::source::{Item, Node};
 use super::units::{parse_size, show_duration, show_size};

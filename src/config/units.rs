@@ -66,6 +66,12 @@ pub fn show_duration(span: Duration) -> String {
     let mut text = String::new();
     // Weeks are left out: people think of 14d and 60d.
     for (unit, length) in &UNITS[1..] {
+        let rest = left % length;
+        if *unit == "s" && left > *length && rest > 0 && rest.is_multiple_of(1_000_000) {
+            let fraction = format!("{:03}", rest / 1_000_000);
+            text.push_str(&format!("{}.{}s", left / length, fraction.trim_end_matches('0')));
+            break;
+        }
         let count = left / length;
         if count > 0 {
             text.push_str(&format!("{count}{unit}"));
@@ -145,7 +151,7 @@ mod tests {
             assert_eq!(parse_duration(&show_duration(span)), Ok(span));
         }
         assert_eq!(show_duration(Duration::from_secs(14 * 86_400)), "14d");
-        assert_eq!(show_duration(Duration::from_millis(2_500)), "2s500ms");
+        assert_eq!(show_duration(Duration::from_millis(2_500)), "2.5s");
     }
 
     #[test]

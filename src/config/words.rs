@@ -1,6 +1,6 @@
 //! Settings that are one word out of a few.
 
-use super::reader::Word;
+use super::setting::Word;
 use crate::protocol::task::{OnFailure, OnLeaseLoss, OnRetry, Rerun};
 use crate::protocol::timing::Profile;
 

@@ -1,0 +1,146 @@
+//! `rekindle config check`: all problems at once, without a database and without starting anything.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{List, Table, plural};
+use crate::cli::{GlobalFlags, output};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Host, LoadOptions, Problem, command_problems, load, stop_problem};
+
+/// Check the configuration: all problems at once, without a database
+///
+/// Exit codes: 0 fine (warnings included), 78 wrong.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct ConfigCheckArgs {}
+
+/// What was found.
+struct Findings {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    files: Vec<String>,
+}
+
+/// Prints every problem and warning; 78 if there is a problem.
+pub fn run(_args: &ConfigCheckArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
+    let findings = examine(&flags.load_options(Host::here()), unit_timeout());
+    let exit = if findings.problems.is_empty() { Exit::Ok } else { Exit::Config };
+    let list = findings.list();
+    match (exit, flags.output) {
+        (Exit::Ok, output::Format::Table) if flags.quiet => {}
+        _ => list.print(flags)?,
+    }
+    Ok(exit)
+}
+
+fn examine(options: &LoadOptions, unit_timeout: Option<Duration>) -> Findings {
+    match load(options) {
+        Err(errors) => Findings { problems: errors.problems, warnings: errors.warnings, files: Vec::new() },
+        Ok(loaded) => {
+            let mut problems = command_problems(&loaded);
+            problems.extend(unit_timeout.and_then(|timeout| stop_problem(&loaded, timeout)));
+            let files = loaded.files.iter().map(|path| path.display().to_string()).collect();
+            Findings { problems, warnings: loaded.warnings, files }
+        }
+    }
+}
+
+impl Findings {
+    fn list(&self) -> List {
+        let errors = self.problems.iter().map(|problem| ("error", problem));
+        let all: Vec<_> = errors.chain(self.warnings.iter().map(|warning| ("warning", warning))).collect();
+        let mut table = Table::new(&[""]);
+        for (severity, problem) in &all {
+            table.row([format!("{}: {severity}: {}", problem.origin, problem.text)]);
+        }
+        let item = |(severity, problem): &(&str, &Problem)| json!({"severity": severity, "origin": problem.origin.to_string(), "text": problem.text});
+        List {
+            schema: "rekindle.config-check/1",
+            now: SystemClock.wall_now(),
+            items: all.iter().map(item).collect(),
+            names: all.iter().map(|(_, problem)| problem.origin.to_string()).collect(),
+            table: table.without_headers(),
+            footer: Some(self.verdict()),
+        }
+    }
+
+    fn verdict(&self) -> String {
+        let warnings = plural(self.warnings.len(), "warning");
+        match (self.problems.len(), self.files.as_slice()) {
+            (0, []) => format!("ok: no file, so the defaults; {warnings}"),
+            (0, files) => format!("ok: {}; {warnings}", files.join(", ")),
+            (count, _) => format!("wrong: {}, {warnings}", plural(count, "problem")),
+        }
+    }
+}
+
+/// The engine unit's `TimeoutStopSec`, if systemd runs this host and knows the unit.
+fn unit_timeout() -> Option<Duration> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let mut command = Command::new("systemctl");
+    command.args(["show", "--property=LoadState,TimeoutStopUSec", "rekindle-engine.service"]);
+    let output = command.output().ok()?;
+    parse_unit(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// `TimeoutStopUSec=1min 30s` of a unit that is loaded; `infinity` sets no limit.
+fn parse_unit(text: &str) -> Option<Duration> {
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+    if value("LoadState=")? != "loaded" {
+        return None;
+    }
+    humantime::parse_duration(value("TimeoutStopUSec=")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examine_text(text: &str) -> Findings {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        std::fs::write(&path, text).unwrap();
+        examine(&LoadOptions { config: Some(path), ..LoadOptions::default() }, Some(Duration::from_secs(90)))
+    }
+
+    #[test]
+    fn a_good_file_is_ok_and_warnings_do_not_change_that() {
+        let found = examine_text("[kind.a]\ncommand = [\"/bin/sh\"]\n");
+        assert!(found.problems.is_empty());
+        let text = found.list().render(output::Format::Table, true);
+        assert!(text.contains("a.toml:1: warning: kind.a.rerun: not written"), "{text}");
+        assert!(text.ends_with("; 1 warning\n"), "{text}");
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_an_error() {
+        let found =
+            examine_text("[engine]\nstop_deadline = \"90s\"\n[kind.a]\ncommand = [\"/no/such\"]\nrerun = \"never\"\n");
+        let text = found.list().render(output::Format::Table, true);
+        assert!(text.contains("a.toml:4: error: kind.a.command: /no/such cannot be run"), "{text}");
+        assert!(text.contains("a.toml:2: error: engine.stop_deadline: 1m30s is not below"), "{text}");
+        assert!(text.contains("wrong: 2 problems, 1 warning"), "{text}");
+    }
+
+    #[test]
+    fn json_lists_every_finding() {
+        let text = examine_text("slotz = 1\n").list().render(output::Format::Json, true);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["items"][0]["severity"], "error");
+        assert_eq!(value["items"][0]["text"], "unknown key slotz");
+    }
+
+    #[test]
+    fn the_units_timeout_is_read_as_systemd_prints_it() {
+        assert_eq!(parse_unit("LoadState=loaded\nTimeoutStopUSec=1min 30s\n"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_unit("LoadState=loaded\nTimeoutStopUSec=infinity\n"), None);
+        assert_eq!(parse_unit("LoadState=not-found\nTimeoutStopUSec=1min 30s\n"), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! `rekindle config init`: a commented configuration to start from, written whole or not at all.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::{GlobalFlags, codes, output};
+use crate::config::Host;
+
+/// The file that is written. Lines that begin with `#` and a letter are settings at their default, or
+/// examples; a test reads it with and without these signs.
+const SAMPLE: &str = include_str!("sample.toml");
+
+/// Write a commented configuration file to start from
+///
+/// Exit codes: 0 written, 3 the file is already there.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct ConfigInitArgs {
+    /// Where to; - is standard output [default: /etc/rekindle/rekindle.toml for root, else the user's]
+    #[arg(long, value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Writes the sample.
+pub fn run(args: &ConfigInitArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
+    let path = match &args.path {
+        Some(path) if path.as_os_str() == "-" => {
+            output::print(SAMPLE)?;
+            return Ok(Exit::Ok);
+        }
+        Some(path) => path.clone(),
+        None => default_path(&Host::here(), flags),
+    };
+    match write_whole(&path, SAMPLE, args.force) {
+        Ok(()) => {
+            let path = path.display();
+            flags.say(&format!("{path} written.\nnext: edit it, then   rekindle -c {path} config check\n"))?;
+            Ok(Exit::Ok)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let what = format!("{} is already there", path.display());
+            Err(CliError::refused(codes::FILE_EXISTS, what).next("add --force, or --path FILE"))
+        }
+        Err(error) => Err(CliError::file("write", &path, &error)),
+    }
+}
+
+fn default_path(host: &Host, flags: &GlobalFlags) -> PathBuf {
+    let mut places = host.config_files();
+    let place = if host.is_root { places.first().cloned() } else { places.pop() };
+    flags.config.clone().or(place).unwrap_or_else(|| "rekindle.toml".into())
+}
+
+/// Writes a file beside the wanted one and then gives it its name, so that a reader or a crash never sees
+/// half of it. Without `force` an existing file is left alone, also one that appears meanwhile.
+fn write_whole(path: &Path, text: &str, force: bool) -> io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(dir)?;
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let beside = dir.join(format!(".{name}.{}.tmp", std::process::id()));
+    let result = write_beside(&beside, text, fs::metadata(path).ok().map(|data| data.permissions())).and_then(|()| {
+        // A hard link, unlike a rename, never replaces what is there.
+        if force { fs::rename(&beside, path) } else { fs::hard_link(&beside, path) }
+    });
+    if result.is_err() || !force {
+        fs::remove_file(&beside).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+    }
+    result.and_then(|()| File::open(dir)?.sync_all())
+}
+
+fn write_beside(beside: &Path, text: &str, permissions: Option<Permissions>) -> io::Result<()> {
+    // It may come to hold a password, so others get no right to read it.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(beside)?;
+    file.write_all(text.as_bytes())?;
+    file.set_permissions(permissions.unwrap_or(Permissions::from_mode(0o640)))?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LoadOptions, command_problems, load};
+
+    fn args(path: &Path, force: bool) -> ConfigInitArgs {
+        ConfigInitArgs { path: Some(path.to_owned()), force }
+    }
+
+    fn quiet() -> GlobalFlags {
+        GlobalFlags { quiet: true, ..GlobalFlags::default() }
+    }
+
+    #[test]
+    fn the_sample_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etc/rekindle.toml");
+        assert_eq!(run(&args(&path, false), &quiet()), Ok(Exit::Ok));
+        let loaded = load(&LoadOptions { config: Some(path.clone()), ..LoadOptions::default() }).unwrap();
+        assert_eq!((loaded.warnings, command_problems(&loaded_again(&path))), (vec![], vec![]));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    fn loaded_again(path: &Path) -> crate::config::Loaded {
+        load(&LoadOptions { config: Some(path.to_owned()), ..LoadOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn every_line_of_the_sample_that_is_commented_out_is_right_too() {
+        let is_setting = |rest: &&str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+        let line = |line: &str| line.strip_prefix('#').filter(is_setting).unwrap_or(line).to_owned();
+        let text: Vec<String> = SAMPLE.lines().map(line).filter(|line| !line.starts_with("password_file")).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        fs::write(&path, text.join("\n")).unwrap();
+        let loaded = load(&LoadOptions { config: Some(path), ..LoadOptions::default() }).unwrap();
+        for setting in &loaded.shown {
+            let key = setting.key.rsplit('.').next().unwrap();
+            assert!(SAMPLE.contains(&format!("{key} =")) || key == "min", "{} is not in the sample", setting.key);
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_overwritten_without_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        fs::write(&path, "mine").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let error = run(&args(&path, false), &quiet()).unwrap_err();
+        assert_eq!((error.code, error.exit), ("E203", Exit::Refused));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(run(&args(&path, true), &quiet()), Ok(Exit::Ok));
+        assert_eq!(fs::read_to_string(&path).unwrap(), SAMPLE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "its mode is kept");
+    }
+
+    #[test]
+    fn root_writes_the_hosts_file_and_others_their_own() {
+        let env = [("HOME".to_owned(), "/home/u".to_owned())].into();
+        let host = |is_root| Host { env: std::collections::BTreeMap::clone(&env), is_root, ..Host::default() };
+        let path = |is_root| default_path(&host(is_root), &GlobalFlags::default()).display().to_string();
+        assert_eq!(
+            (path(true), path(false)),
+            ("/etc/rekindle/rekindle.toml".into(), "/home/u/.config/rekindle/rekindle.toml".into())
+        );
+    }
+}
