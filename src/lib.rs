@@ -1,4 +1,5 @@
 //! rekindle
 pub mod clock;
 pub mod guard;
+pub mod handlers;
 pub mod protocol;
