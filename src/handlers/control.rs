@@ -4,9 +4,10 @@
 //! never waits for the task. The supervisor of a command wakes at once through an eventfd; a Rust
 //! handler sees its cancellation flag.
 //!
-//! Several may ask. The instants only move earlier, so that no later, milder wish delays a kill that
-//! a lease depends on. The first kind stays, except that `Cancel` replaces it: it is the only one
-//! after which the task must not run again.
+//! Several may ask, also the supervisor itself (timeout, lease over). The instants only move earlier,
+//! so that no later, milder wish delays a kill that a lease depends on. The kind whose SIGTERM is due
+//! first names the end, except that `Cancel` outranks all: it is the only one after which the task
+//! must not run again.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -73,11 +74,9 @@ pub struct Stop {
 impl Stop {
     /// This stop together with another one that was asked for later.
     pub fn and(self, later: Self) -> Self {
-        Self {
-            kind: if later.kind == StopKind::Cancel { later.kind } else { self.kind },
-            term_at: self.term_at.min(later.term_at),
-            kill_at: self.kill_at.min(later.kill_at),
-        }
+        let later_names_it = later.term_at < self.term_at && self.kind != StopKind::Cancel;
+        let kind = if later.kind == StopKind::Cancel || later_names_it { later.kind } else { self.kind };
+        Self { kind, term_at: self.term_at.min(later.term_at), kill_at: self.kill_at.min(later.kill_at) }
     }
 }
 
@@ -177,5 +176,15 @@ mod tests {
         assert_eq!(control.requested(), Some(stop));
         control.stop(StopKind::Cancel, at(30), at(40));
         assert_eq!(control.requested(), Some(Stop { kind: StopKind::Cancel, ..stop }));
+    }
+
+    #[test]
+    fn the_stop_that_is_due_first_names_the_end() {
+        let stop =
+            |kind, ns| Stop { kind, term_at: LeaseInstant::from_ns(ns), kill_at: LeaseInstant::from_ns(ns + 10) };
+        let drain = stop(StopKind::HandBack, 75);
+        assert_eq!(drain.and(stop(StopKind::Timeout, 20)).kind, StopKind::Timeout);
+        assert_eq!(drain.and(stop(StopKind::Timeout, 80)).kind, StopKind::HandBack);
+        assert_eq!(stop(StopKind::Cancel, 75).and(stop(StopKind::Timeout, 20)).kind, StopKind::Cancel);
     }
 }

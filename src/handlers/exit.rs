@@ -16,6 +16,8 @@ pub enum End {
     Exit(i32),
     /// A signal ended it.
     Signal(i32),
+    /// Other code of this process took the exit status away (`waitpid(-1)`, or SIGCHLD ignored).
+    Unknown,
 }
 
 /// What that means.
@@ -36,7 +38,7 @@ pub const NOT_FOUND: i32 = 127;
 pub fn verdict(end: End, stopped: Option<StopKind>, codes: &ExitCodes) -> Verdict {
     let (result, elsewhere) = match (stopped, end) {
         (Some(kind), _) => (kind.result(), false),
-        (None, End::Signal(_)) => (AttemptResult::Crash, false),
+        (None, End::Signal(_) | End::Unknown) => (AttemptResult::Crash, false),
         (None, End::Exit(code)) => of_code(code, codes),
     };
     Verdict { result, elsewhere }

@@ -181,23 +181,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 mod tests {
     use super::*;
     use crate::handlers::StopKind;
+    use crate::handlers::testing::attempt;
     use crate::protocol::time::LeaseInstant;
-
-    pub(crate) fn attempt(payload: &str) -> Attempt {
-        Attempt {
-            task: TaskId::new(4812),
-            kind: KindName::new("invoice-mail").unwrap(),
-            queue: "mail".to_owned(),
-            resources: vec![],
-            attempt: 1,
-            attempts_max: 6,
-            reason: Reason::First,
-            token: Token::new(6),
-            payload: payload.as_bytes().into(),
-            engine: EngineName::new("app1").unwrap(),
-            cluster: "billing".to_owned(),
-        }
-    }
 
     fn run(handler: impl Handler) -> Ended {
         run_caught(&handler, &Context::new(attempt("{\"n\": 7}"), AttemptControl::new().unwrap()))

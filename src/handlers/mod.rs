@@ -30,14 +30,37 @@
 //!  sweeping ── nothing left ──▶ Ended
 //! ```
 
+mod arguments;
+mod child;
+mod command;
 mod control;
 mod ended;
+mod environment;
 mod exit;
+mod gate;
 mod handler;
+mod prepare;
+mod reaper;
+mod scratch;
+mod spawner;
 mod spec;
+mod streams;
+mod tail;
+mod watch;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use child::SpawnRequest;
+pub use command::{CommandOptions, CommandRunner};
 pub use control::{AttemptControl, Stop, StopKind};
 pub use ended::{DETAIL_MAX, Ended, one_line};
+pub use environment::Identity;
 pub use exit::{End, Verdict, verdict};
+pub use gate::{Gate, Inside, Lease, Refusal};
 pub use handler::{Attempt, Context, Handler, Outcome, run_caught};
+pub use reaper::Strays;
+pub use spawner::{Mode, Running, SpawnError, Spawner, SpawnerOptions};
 pub use spec::{CommandSpec, ExitCodes};
