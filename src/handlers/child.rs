@@ -14,6 +14,8 @@ use std::ptr;
 
 use nix::libc;
 
+use super::gate::Dies;
+
 /// What is spawned, complete before the fork.
 #[derive(Debug)]
 pub struct SpawnRequest {
@@ -33,8 +35,8 @@ pub struct SpawnRequest {
     pub umask: u32,
     /// Scheduling priority.
     pub nice: Option<i32>,
-    /// Whether the kernel kills it with the engine; not for kinds that continue without a lease.
-    pub dies_with_engine: bool,
+    /// Whether the kernel kills it with the engine.
+    pub dies: Dies,
 }
 
 /// What the child was doing when it failed; sent as one byte, with errno behind it.
@@ -120,7 +122,7 @@ impl<'a> Image<'a> {
             // First of all, so that each later failure has somewhere to go.
             self.place_descriptors()?;
             check(libc::setpgid(0, 0), Stage::Process)?;
-            if self.request.dies_with_engine {
+            if self.request.dies == Dies::WithEngine {
                 check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Stage::Process)?;
             }
             // The engine may have died before the death signal was set; then nobody wants this task.

@@ -138,7 +138,8 @@ impl AttemptControl {
         Arc::clone(&self.canceled)
     }
 
-    /// The main process of a command while there is one: `continue` tasks are named to the guard by it.
+    /// The main process of a command, from a moment after its start to its end; for people and logs.
+    /// Who needs all of them exactly asks the gate.
     pub fn main_pid(&self) -> Option<i32> {
         Some(self.main_pid.load(Ordering::Acquire)).filter(|pid| *pid > 0)
     }

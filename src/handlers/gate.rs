@@ -10,7 +10,7 @@
 //! Only the fork is under the lock, not the exec: a program on a dead network file system must not
 //! keep the heartbeat from closing the gate.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -44,18 +44,27 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Gate(Mutex<Inside>);
 
+/// Whether a child ends with its engine's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dies {
+    /// It is stopped at L, and the kernel kills it with the engine.
+    WithEngine,
+    /// Its kind says `on_lease_loss = "continue"`.
+    Alone,
+}
+
 /// What the lock protects.
 #[derive(Debug)]
 pub struct Inside {
     is_open: bool,
     lease: Lease,
-    mains: BTreeSet<i32>,
+    mains: BTreeMap<i32, Dies>,
 }
 
 impl Inside {
     /// Notes a child that is not a straggler.
-    pub fn admit(&mut self, pid: i32) {
-        self.mains.insert(pid);
+    pub fn admit(&mut self, pid: i32, dies: Dies) {
+        self.mains.insert(pid, dies);
     }
     /// Forgets one. The caller reaps it under the same hold of the lock: a reaped number may be given
     /// to the next fork, which must not be forgotten in its place.
@@ -64,7 +73,7 @@ impl Inside {
     }
     /// Whether this child is known.
     pub fn knows(&self, pid: i32) -> bool {
-        self.mains.contains(&pid)
+        self.mains.contains_key(&pid)
     }
 }
 
@@ -72,7 +81,7 @@ impl Default for Gate {
     /// Closed: no claim and no spawn before the first accepted beat.
     fn default() -> Self {
         let zero = LeaseInstant::from_ns(0);
-        Self(Mutex::new(Inside { is_open: false, lease: Lease { until: zero, kill_at: zero }, mains: BTreeSet::new() }))
+        Self(Mutex::new(Inside { is_open: false, lease: Lease { until: zero, kill_at: zero }, mains: BTreeMap::new() }))
     }
 }
 
@@ -104,8 +113,15 @@ impl Gate {
         self.0.lock().mains.len()
     }
 
-    /// Spares a child that this process started by other means (a prover) from the stray sweep. Call
-    /// it before the child can be found, or the sweep may be faster: under [`Gate::lock`] with the fork.
+    /// Those that run on without a lease, to be named to the guard with "all clear". Exact only while
+    /// nothing can be spawned: behind a closed gate or after the lease.
+    pub fn continuing(&self) -> Vec<i32> {
+        let inside = self.0.lock();
+        inside.mains.iter().filter(|(_, dies)| **dies == Dies::Alone).map(|(pid, _)| *pid).collect()
+    }
+
+    /// The lock itself, to spare a child that this process starts by other means (a prover) from the
+    /// stray sweep: fork and [`Inside::admit`] it while holding this, or the sweep may be faster.
     pub fn lock(&self) -> MutexGuard<'_, Inside> {
         self.0.lock()
     }

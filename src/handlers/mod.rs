@@ -59,7 +59,7 @@ pub use control::{AttemptControl, Stop, StopKind};
 pub use ended::{DETAIL_MAX, Ended, one_line};
 pub use environment::Identity;
 pub use exit::{End, Verdict, verdict};
-pub use gate::{Gate, Inside, Lease, Refusal};
+pub use gate::{Dies, Gate, Inside, Lease, Refusal};
 pub use handler::{Attempt, Context, Handler, Outcome, run_caught};
 pub use reaper::Strays;
 pub use spawner::{Mode, Running, SpawnError, Spawner, SpawnerOptions};

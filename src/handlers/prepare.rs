@@ -12,6 +12,7 @@ use super::arguments::{self, ArgumentError};
 use super::child::{SpawnRequest, Stage};
 use super::ended::Ended;
 use super::environment::{self, EnvironmentError, Identity, PATH_DEFAULT};
+use super::gate::Dies;
 use super::handler::Attempt;
 use super::spawner::SpawnError;
 use super::spec::CommandSpec;
@@ -110,7 +111,10 @@ pub(super) fn request(
         setup: ends.setup,
         umask: spec.umask,
         nice: spec.nice,
-        dies_with_engine: spec.on_lease_loss == OnLeaseLoss::Stop,
+        dies: match spec.on_lease_loss {
+            OnLeaseLoss::Stop => Dies::WithEngine,
+            OnLeaseLoss::Continue => Dies::Alone,
+        },
     })
 }
 

@@ -181,7 +181,7 @@ fn fork(request: &SpawnRequest, gate: &Gate, clock: &dyn Clock) -> Result<Runnin
         if pid < 0 {
             return Err(SpawnError::Fork(io::Error::last_os_error()));
         }
-        inside.admit(pid);
+        inside.admit(pid, request.dies);
         pid
     };
     // The child does the same; whoever comes first, the group exists before anybody signals it. An

@@ -1,5 +1,6 @@
 //! What the tests of this room share.
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,29 @@ pub(super) fn shell(script: &str) -> CommandSpec {
 
 pub(super) fn text(ended: &Ended) -> String {
     String::from_utf8_lossy(&ended.output).into_owned()
+}
+
+pub(super) const INSIDE: &str = "REKINDLE_TEST_INSIDE";
+
+/// This test binary once more, with only one test (its path below `handlers::tests::`).
+pub(super) fn again(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([&format!("handlers::tests::{test}"), "--exact", "--nocapture"]).env(INSIDE, test);
+    // Stands for everything in an engine's environment that a task must not have.
+    command.env("DATABASE_URL", "postgres://engine:secret@db/rekindle").stdin(Stdio::null());
+    command
+}
+
+/// Runs the rest of a test in a process of its own. True inside of it.
+pub(super) fn is_inside(test: &str) -> bool {
+    if std::env::var(INSIDE).is_ok_and(|name| name == test) {
+        return true;
+    }
+    let output = again(test).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
+    false
 }
 
 /// Waits for a condition, and fails loudly if it does not come.

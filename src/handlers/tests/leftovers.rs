@@ -5,35 +5,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::guard::tree;
-use crate::handlers::testing::{Bench, attempt, bench, bench_in, shell, wait_until};
+use crate::handlers::testing::{Bench, INSIDE, again, attempt, bench, bench_in, is_inside, shell, wait_until};
 use crate::handlers::{AttemptControl, CommandSpec, Mode};
 use crate::protocol::ids::TaskId;
 use crate::protocol::task::{AttemptResult, OnLeaseLoss};
-
-const INSIDE: &str = "REKINDLE_TEST_INSIDE";
-
-fn again(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([&format!("handlers::tests::leftovers::{test}"), "--exact", "--nocapture"]).env(INSIDE, test);
-    command
-}
-
-/// Runs the rest of a test in a process of its own. True inside of it.
-fn is_inside(test: &str) -> bool {
-    if std::env::var(INSIDE).is_ok_and(|name| name == test) {
-        return true;
-    }
-    let output = again(test).stdin(Stdio::null()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
-    false
-}
 
 fn is_alive(pid: i32) -> bool {
     tree::read(pid).is_some_and(|p| p.is_alive())
@@ -61,7 +41,7 @@ fn escaped(bench: &Bench) -> Vec<i32> {
 
 #[test]
 fn daemons_of_a_task_end_with_its_attempt() {
-    if !is_inside("daemons_of_a_task_end_with_its_attempt") {
+    if !is_inside("leftovers::daemons_of_a_task_end_with_its_attempt") {
         return;
     }
     let bench = bench_in(Mode::Daemon);
@@ -76,7 +56,7 @@ fn daemons_of_a_task_end_with_its_attempt() {
 
 #[test]
 fn stragglers_are_told_from_running_attempts() {
-    if !is_inside("stragglers_are_told_from_running_attempts") {
+    if !is_inside("leftovers::stragglers_are_told_from_running_attempts") {
         return;
     }
     let bench = bench_in(Mode::Daemon);
@@ -111,17 +91,29 @@ fn stragglers_are_told_from_running_attempts() {
 
 #[test]
 fn a_kill_reaches_what_left_the_group_also_without_a_subreaper() {
-    let bench = bench();
+    kill_of_what_left_the_group(&bench());
+}
+
+#[test]
+fn a_kill_leaves_no_zombie_in_an_engine() {
+    if is_inside("leftovers::a_kill_leaves_no_zombie_in_an_engine") {
+        kill_of_what_left_the_group(&bench_in(Mode::Daemon));
+        let me = std::process::id() as i32;
+        assert!(tree::descendants(&tree::snapshot().unwrap(), me).is_empty());
+    }
+}
+
+fn kill_of_what_left_the_group(bench: &Bench) {
     let script = format!("trap '' TERM; {ESCAPE} : > $D/all; while :; do sleep 0.05; done");
     let spec = CommandSpec {
         timeout: Some(Duration::from_secs(2)),
         grace: Duration::from_millis(50),
-        ..with_dir(&bench, &script)
+        ..with_dir(bench, &script)
     };
     let ended = bench.run(&spec, "");
     assert_eq!((ended.result, ended.signal), (AttemptResult::Timeout, Some(9)));
     assert!(bench.dir.path().join("all").exists(), "the script was too slow for its timeout");
-    for pid in escaped(&bench) {
+    for pid in escaped(bench) {
         assert!(!is_alive(pid), "{pid}");
     }
 }
@@ -141,7 +133,7 @@ fn output_kept_open_in_the_background_does_not_delay_the_end() {
 
 /// Starts this test binary as an engine with one task, and returns it with the task's pid.
 fn engine_with_task(test: &str) -> (Child, i32) {
-    let mut engine = again(test).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut engine = again(test).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(engine.stdout.take().unwrap()).lines();
     let pid = lines.map_while(Result::ok).find_map(|line| line.split_once("main=")?.1.trim().parse().ok()).unwrap();
     (engine, pid)
@@ -162,7 +154,7 @@ fn be_an_engine(on_lease_loss: OnLeaseLoss) {
 
 #[test]
 fn the_kernel_kills_tasks_of_a_killed_engine() {
-    const TEST: &str = "the_kernel_kills_tasks_of_a_killed_engine";
+    const TEST: &str = "leftovers::the_kernel_kills_tasks_of_a_killed_engine";
     if std::env::var(INSIDE).is_ok() {
         return be_an_engine(OnLeaseLoss::Stop);
     }
@@ -174,7 +166,7 @@ fn the_kernel_kills_tasks_of_a_killed_engine() {
 
 #[test]
 fn a_task_that_continues_survives_its_engine() {
-    const TEST: &str = "a_task_that_continues_survives_its_engine";
+    const TEST: &str = "leftovers::a_task_that_continues_survives_its_engine";
     if std::env::var(INSIDE).is_ok() {
         return be_an_engine(OnLeaseLoss::Continue);
     }

@@ -71,7 +71,7 @@ fn a_stop_wakes_the_supervisor_at_once() {
     ] {
         let began = now();
         let ended = run_and(&shell(": > \"$READY\"; exec sleep 60"), |_, control| {
-            assert!(control.main_pid().is_some());
+            wait_until("the pid", || control.main_pid());
             control.stop(kind, now(), now().after(LATE));
         });
         assert_eq!((ended.result, ended.signal), (result, Some(15)), "{kind:?}");
@@ -94,7 +94,7 @@ fn kill_at_is_obeyed_and_an_earlier_one_replaces_it() {
 #[test]
 fn a_stopped_process_still_obeys() {
     let ended = run_and(&shell(": > \"$READY\"; kill -STOP $$; exit 3"), |_, control| {
-        let pid = control.main_pid().unwrap();
+        let pid = wait_until("the pid", || control.main_pid());
         wait_until("the stop", || tree::read(pid).filter(|p| p.state == b'T'));
         control.stop(StopKind::Cancel, now(), now().after(LATE));
     });
@@ -143,6 +143,7 @@ fn a_kind_that_continues_outlives_the_lease() {
     let ended = run_and(&spec, |bench, _| {
         let until = now();
         bench.runner.spawner().gate().renew(Lease { until, kill_at: until });
+        assert_eq!(bench.runner.spawner().gate().continuing().len(), 1, "the guard is told to spare it");
         let refused = bench.run(&shell("exit 0"), "");
         assert_eq!((refused.result, refused.started), (AttemptResult::HandedBack, false));
         assert_eq!(refused.detail.as_deref(), Some("not started: the lease was over"));
