@@ -2,7 +2,9 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod guard;
+pub mod handlers;
 pub mod health;
 pub mod protocol;
 pub mod store;
