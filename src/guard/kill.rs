@@ -10,6 +10,7 @@
 //! starves, whereas a killed one makes room for the next. Nothing here sends SIGTERM: asking is the
 //! caller's part.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ const STOP_ROUNDS_MAX: usize = 32;
 /// Pauses between rounds grow from the first to the second.
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// The root gets this long to die, even when what was below it took all of the limit.
+const ROOT_LIMIT: Duration = Duration::from_millis(200);
 
 /// Whether the process at the top dies too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,14 +118,14 @@ struct Hunt<'a> {
     end: LeaseInstant,
     pause: Duration,
     /// Killed and not known to be reaped: number and start.
-    killed: Vec<(i32, u64)>,
+    killed: HashSet<(i32, u64)>,
     report: KillReport,
 }
 
 impl<'a> Hunt<'a> {
     fn new(root: i32, spare: &'a [i32], limit: Duration) -> Self {
         let end = SystemClock.lease_now().after(limit);
-        Self { root, spare, end, pause: PAUSE_MIN, killed: Vec::new(), report: KillReport::default() }
+        Self { root, spare, end, pause: PAUSE_MIN, killed: HashSet::new(), report: KillReport::default() }
     }
 
     /// Rounds until two listings in a row were empty. One is not enough: without the kernel's lists of
@@ -159,7 +163,8 @@ impl<'a> Hunt<'a> {
             }
             found.iter().filter(|p| p.state != b'T').for_each(stop);
             let again = self.list()?;
-            let is_settled = again.iter().all(|p| found.iter().any(|q| q.pid == p.pid));
+            let known: HashSet<i32> = found.iter().map(|p| p.pid).collect();
+            let is_settled = again.iter().all(|p| known.contains(&p.pid));
             found = again;
             if is_settled {
                 break;
@@ -179,8 +184,7 @@ impl<'a> Hunt<'a> {
         self.report.left = found.iter().map(|p| p.pid).collect();
         for proc in found {
             // The same one may turn up in several rounds until the kernel is done with it.
-            if tree::signal(&proc, Signal::SIGKILL) && !self.killed.contains(&(proc.pid, proc.start_ticks)) {
-                self.killed.push((proc.pid, proc.start_ticks));
+            if tree::signal(&proc, Signal::SIGKILL) && self.killed.insert((proc.pid, proc.start_ticks)) {
                 self.report.killed += 1;
             }
         }
@@ -210,6 +214,8 @@ impl<'a> Hunt<'a> {
             if kill(group, Signal::SIGKILL) != Err(Errno::ESRCH) {
                 self.report.killed += 1;
             }
+            // The limit may be used up by now, and a kill is not instant.
+            self.end = self.end.max(SystemClock.lease_now().after(ROOT_LIMIT));
             while is_still_alive(top) {
                 if !self.pause() {
                     self.report.left.push(top.pid);
@@ -310,6 +316,23 @@ mod tests {
         assert!(wait_until(|| tree::read(pid).is_some_and(|p| !p.is_alive()) && marked(&mark).len() == 1));
         assert!(kill_below(pid, Root::Included, &[], LIMIT).is_clean());
         assert!(wait_until(|| marked(&mark).is_empty()));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_task_that_restarts_what_is_killed_dies_with_everything() {
+        use std::os::unix::process::CommandExt;
+        let mark = format!("task-{}", own_pid());
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do setsid sleep 60 & setsid sh -c 'sleep 60 & exit' & sleep 0.02; done"]);
+        command.env("MARK", &mark).process_group(0);
+        // SAFETY: one system call, as the command handler makes it for every task.
+        unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_child_subreaper(true)?)) };
+        let mut child = command.spawn().unwrap();
+        assert!(wait_until(|| marked(&mark).len() > 10));
+        let report = kill_tree(&tree::read(child.id() as i32).unwrap(), LIMIT);
+        assert!(report.is_clean() && report.killed > 10, "{report:?}");
+        assert_eq!(marked(&mark), Vec::<i32>::new());
         child.wait().unwrap();
     }
 
