@@ -214,14 +214,17 @@ impl Strays {
         found
     }
 
-    /// The unknown children of this process that were not dead yet.
+    /// The unknown children of this process, each killed or, if it was dead, reaped. Also those that
+    /// were reaped are found: one may have died since the look, and then its child is ours by now
+    /// although the look shows it elsewhere. Only a pass without any is clean.
     fn kill_strays(&self, all: &[Proc]) -> Vec<Proc> {
         let me = std::process::id().cast_signed();
         // The lock is taken after the look: a main process in the snapshot was forked before it, under
         // this lock, so it is known by now. The other way round a new one could look like a straggler.
         let inside = self.gate.lock();
-        let unknown = all.iter().filter(|p| p.ppid == me && !inside.knows(p.pid));
-        unknown.filter(|p| !is_reaped_or_kill(p)).copied().collect()
+        let strays: Vec<Proc> = all.iter().filter(|p| p.ppid == me && !inside.knows(p.pid)).copied().collect();
+        strays.iter().for_each(kill_or_reap);
+        strays
     }
 }
 
@@ -249,18 +252,16 @@ fn is_torn(all: &[Proc]) -> bool {
     all.iter().any(|p| p.ppid != 0 && !pids.contains(&p.ppid))
 }
 
-/// Reaps an unknown child if it is dead, and kills it otherwise. True if it is gone.
+/// Reaps an unknown child if it is dead, and kills it otherwise.
 ///
 /// The wait comes first: it tells for sure whether the number is still our child, also where the
 /// snapshot shows a zombie whose other threads go on.
-fn is_reaped_or_kill(child: &Proc) -> bool {
+fn kill_or_reap(child: &Proc) {
     // SAFETY: no status is asked for.
     let waited = unsafe { libc::waitpid(child.pid, std::ptr::null_mut(), libc::WNOHANG) };
-    if waited != 0 {
-        return true;
+    if waited == 0 {
+        signal_one(child.pid, Signal::SIGKILL);
     }
-    signal_one(child.pid, Signal::SIGKILL);
-    false
 }
 
 fn reap(main: i32) {
