@@ -17,7 +17,7 @@ use super::scratch::Scratch;
 use super::spawner::{Running, Spawner};
 use super::spec::CommandSpec;
 use super::streams::{Captured, Streams};
-use super::watch::{Limits, Watch};
+use super::watch::{Limits, Watch, Watched};
 use crate::protocol::task::{AttemptResult, OnLeaseLoss};
 
 /// What all commands of an engine share.
@@ -82,14 +82,14 @@ impl CommandRunner {
         let lease = (spec.on_lease_loss == OnLeaseLoss::Stop).then(|| &**self.spawner.gate());
         let limits = Limits { timeout_at, grace: spec.grace, lease };
         control.set_main_pid(Some(running.pid));
-        let (end, stopped) = Watch::new(&running, &mut streams, control, clock, limits, timer).until_end();
-        self.end(&running, attempt);
+        let watched = Watch::new(&running, &mut streams, control, clock, limits, timer).until_end();
+        self.end(&running, &watched, attempt);
         control.set_main_pid(None);
-        Ok(Seen { end, stopped, captured: streams.finish() })
+        Ok(Seen { end: watched.end, stopped: watched.stopped, captured: streams.finish() })
     }
 
-    fn end(&self, running: &Running, attempt: &Attempt) {
-        if !self.spawner.strays().end_attempt(running.pid) {
+    fn end(&self, running: &Running, watched: &Watched, attempt: &Attempt) {
+        if !self.spawner.strays().end_attempt(running.pid, &watched.killed) {
             log::error!("processes of task {} were killed, but they hang in the kernel", attempt.task);
         }
     }

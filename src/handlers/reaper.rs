@@ -35,6 +35,9 @@ const LEAVES_FIRST_MAX: Duration = Duration::from_millis(50);
 /// every attempt of the engine from ending.
 const SWEEP_MAX: Duration = Duration::from_secs(10);
 
+/// How often a torn snapshot is taken again.
+const LOOKS_MAX: usize = 3;
+
 const PAUSE_MIN: Duration = Duration::from_micros(500);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
@@ -64,22 +67,27 @@ pub(super) fn ended(pid: i32) -> Option<End> {
     }
 }
 
-/// Kills all descendants of a living main process, then its group and itself.
+/// Kills all descendants of a living main process, then its group and itself. Returns what was killed,
+/// which takes a moment to die.
 ///
 /// The main process is stopped first: it then starts nothing new, and its orphans still come to it.
-pub(super) fn kill_tree(main: i32, clock: &dyn Clock) {
+pub(super) fn kill_tree(main: i32, clock: &dyn Clock) -> BTreeSet<Name> {
     let began = clock.lease_now();
+    let mut killed = BTreeSet::new();
     signal_one(main, Signal::SIGSTOP);
-    while clock.lease_now().since(began) < LEAVES_FIRST_MAX {
+    loop {
         let below = tree::descendants(&look(), main);
-        let alive = below.iter().filter(|p| tree::signal(p, Signal::SIGKILL)).count();
-        if alive == 0 {
+        let count = killed.len();
+        killed.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL)).map(name));
+        // Nothing new was found, and all that was found has its signal: nobody is left who could fork.
+        if killed.len() == count || clock.lease_now().since(began) >= LEAVES_FIRST_MAX {
             break;
         }
         clock.pause(PAUSE_MIN);
     }
     signal_group(main, Signal::SIGKILL);
     signal_one(main, Signal::SIGKILL);
+    killed
 }
 
 /// For a main process whose supervisor has not reaped it.
@@ -111,7 +119,7 @@ struct SweepState {
 }
 
 /// A process for good: number and start.
-type Name = (i32, u64);
+pub(super) type Name = (i32, u64);
 
 fn name(proc: &Proc) -> Name {
     (proc.pid, proc.start_ticks)
@@ -123,11 +131,12 @@ impl Strays {
     }
 
     /// Ends an attempt whose main process has ended but is not reaped: kills its group, reaps it, and
-    /// returns when nothing is left of it. False if something hangs in the kernel.
-    pub(super) fn end_attempt(&self, main: i32) -> bool {
+    /// returns when nothing is left of it, nor of what was `killed` before. False if something hangs in
+    /// the kernel.
+    pub(super) fn end_attempt(&self, main: i32, killed: &BTreeSet<Name>) -> bool {
         // Before the reaping: until then the group's number is surely ours.
         signal_group(main, Signal::SIGKILL);
-        let group_is_gone = self.mode == Mode::Daemon || self.wait_for_group(main);
+        let group_is_gone = self.mode == Mode::Daemon || self.wait_for_group(main, killed);
         {
             let mut inside = self.gate.lock();
             reap(main);
@@ -177,15 +186,14 @@ impl Strays {
         }
     }
 
-    fn wait_for_group(&self, pgid: i32) -> bool {
+    fn wait_for_group(&self, pgid: i32, killed: &BTreeSet<Name>) -> bool {
         let left = self.until_gone(|| {
-            let all = look();
-            let members = all.iter().filter(|p| p.pgid == pgid && p.pid != pgid && p.is_alive());
-            let members: BTreeSet<Name> = members.map(name).collect();
-            if !members.is_empty() {
+            let mut alive = look();
+            alive.retain(|p| p.is_alive() && p.pid != pgid);
+            if alive.iter().any(|p| p.pgid == pgid) {
                 signal_group(pgid, Signal::SIGKILL);
             }
-            members
+            alive.iter().filter(|p| p.pgid == pgid || killed.contains(&name(p))).map(name).collect()
         });
         left.is_empty()
     }
@@ -206,37 +214,54 @@ impl Strays {
         found
     }
 
-    /// The unknown children of this process that were not dead yet.
+    /// The unknown children of this process, each killed or, if it was dead, reaped. Also those that
+    /// were reaped are found: one may have died since the look, and then its child is ours by now
+    /// although the look shows it elsewhere. Only a pass without any is clean.
     fn kill_strays(&self, all: &[Proc]) -> Vec<Proc> {
         let me = std::process::id().cast_signed();
         // The lock is taken after the look: a main process in the snapshot was forked before it, under
         // this lock, so it is known by now. The other way round a new one could look like a straggler.
         let inside = self.gate.lock();
-        let unknown = all.iter().filter(|p| p.ppid == me && !inside.knows(p.pid));
-        unknown.filter(|p| !is_reaped_or_kill(p)).copied().collect()
+        let strays: Vec<Proc> = all.iter().filter(|p| p.ppid == me && !inside.knows(p.pid)).copied().collect();
+        strays.iter().for_each(kill_or_reap);
+        strays
     }
 }
 
 /// All processes. Without /proc nothing can be found, which is said each time.
+///
+/// A snapshot takes milliseconds, and a process that dies meanwhile may be missing although its child
+/// was seen below it: then the child would be found below nobody. Such a snapshot is taken again.
 fn look() -> Vec<Proc> {
-    tree::snapshot().unwrap_or_else(|error| {
-        log::error!("could not read /proc, so stragglers of tasks are not found: {error}");
-        Vec::new()
-    })
+    for _ in 0..LOOKS_MAX {
+        match tree::snapshot() {
+            Ok(all) if is_torn(&all) => {}
+            Ok(all) => return all,
+            Err(error) => {
+                log::error!("could not read /proc, so stragglers of tasks are not found: {error}");
+                return Vec::new();
+            }
+        }
+    }
+    // Where /proc hides the processes of other users, parents are missing for good.
+    tree::snapshot().unwrap_or_default()
 }
 
-/// Reaps an unknown child if it is dead, and kills it otherwise. True if it is gone.
+fn is_torn(all: &[Proc]) -> bool {
+    let pids: BTreeSet<i32> = all.iter().map(|p| p.pid).collect();
+    all.iter().any(|p| p.ppid != 0 && !pids.contains(&p.ppid))
+}
+
+/// Reaps an unknown child if it is dead, and kills it otherwise.
 ///
 /// The wait comes first: it tells for sure whether the number is still our child, also where the
 /// snapshot shows a zombie whose other threads go on.
-fn is_reaped_or_kill(child: &Proc) -> bool {
+fn kill_or_reap(child: &Proc) {
     // SAFETY: no status is asked for.
     let waited = unsafe { libc::waitpid(child.pid, std::ptr::null_mut(), libc::WNOHANG) };
-    if waited != 0 {
-        return true;
+    if waited == 0 {
+        signal_one(child.pid, Signal::SIGKILL);
     }
-    signal_one(child.pid, Signal::SIGKILL);
-    false
 }
 
 fn reap(main: i32) {

@@ -6,6 +6,7 @@
 //! The order within one turn matters: the end is looked for before a signal is sent, so that a command
 //! that finished in time is not judged by a stop that came a moment later.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use super::control::{AttemptControl, Stop, StopKind};
 use super::exit::End;
 use super::gate::{Gate, Lease};
-use super::reaper;
+use super::reaper::{self, Name};
 use super::spawner::Running;
 use super::streams::{Stream, Streams};
 use crate::clock::Clock;
@@ -75,6 +76,16 @@ pub(super) struct Watch<'a> {
     timer: TimerFd,
     armed: Option<LeaseInstant>,
     sent: Sent,
+    killed: BTreeSet<Name>,
+}
+
+/// What a supervisor saw.
+pub(super) struct Watched {
+    pub(super) end: End,
+    /// The stop whose SIGTERM was sent before the end.
+    pub(super) stopped: Option<StopKind>,
+    /// Descendants that were sent SIGKILL.
+    pub(super) killed: BTreeSet<Name>,
 }
 
 /// The sources of events besides the streams.
@@ -95,7 +106,17 @@ impl<'a> Watch<'a> {
         limits: Limits<'a>,
         timer: TimerFd,
     ) -> Self {
-        Self { running, streams, control, clock, limits, timer, armed: None, sent: Sent::Nothing }
+        Self {
+            running,
+            streams,
+            control,
+            clock,
+            limits,
+            timer,
+            armed: None,
+            sent: Sent::Nothing,
+            killed: BTreeSet::new(),
+        }
     }
 
     /// The timer that [`Watch::new`] wants; made before the fork, because it can fail.
@@ -104,13 +125,12 @@ impl<'a> Watch<'a> {
         Ok(TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?)
     }
 
-    /// Returns when the main process has ended, still unreaped, with the stop whose SIGTERM was sent
-    /// before that.
-    pub(super) fn until_end(mut self) -> (End, Option<StopKind>) {
+    /// Returns when the main process has ended, still unreaped.
+    pub(super) fn until_end(mut self) -> Watched {
         loop {
             if let Some(end) = reaper::ended(self.running.pid) {
                 let stop = self.control.requested().filter(|_| self.sent != Sent::Nothing);
-                return (end, stop.map(|stop| stop.kind));
+                return Watched { end, stopped: stop.map(|stop| stop.kind), killed: self.killed };
             }
             self.turn();
         }
@@ -128,7 +148,7 @@ impl<'a> Watch<'a> {
             }
             Step::Kill => {
                 self.sent = Sent::Kill;
-                reaper::kill_tree(self.running.pid, self.clock);
+                self.killed = reaper::kill_tree(self.running.pid, self.clock);
             }
             Step::Wait(at) => {
                 self.arm(now, [at, limit].into_iter().flatten().min());

@@ -9,9 +9,10 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crate::clock::{Clock, SystemClock};
 use crate::guard::tree;
 use crate::handlers::testing::{Bench, INSIDE, again, attempt, bench, bench_in, is_inside, shell, wait_until};
-use crate::handlers::{AttemptControl, CommandSpec, Mode};
+use crate::handlers::{AttemptControl, CommandSpec, Mode, StopKind};
 use crate::protocol::ids::TaskId;
 use crate::protocol::task::{AttemptResult, OnLeaseLoss};
 
@@ -104,15 +105,17 @@ fn a_kill_leaves_no_zombie_in_an_engine() {
 }
 
 fn kill_of_what_left_the_group(bench: &Bench) {
-    let script = format!("trap '' TERM; {ESCAPE} : > $D/all; while :; do sleep 0.05; done");
-    let spec = CommandSpec {
-        timeout: Some(Duration::from_secs(2)),
-        grace: Duration::from_millis(50),
-        ..with_dir(bench, &script)
-    };
-    let ended = bench.run(&spec, "");
-    assert_eq!((ended.result, ended.signal), (AttemptResult::Timeout, Some(9)));
-    assert!(bench.dir.path().join("all").exists(), "the script was too slow for its timeout");
+    let spec = with_dir(bench, &format!("trap '' TERM; {ESCAPE} : > $D/all; while :; do sleep 0.05; done"));
+    let control = AttemptControl::new().unwrap();
+    let attempt = attempt("");
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| bench.runner.run(&spec, &attempt, &control));
+        wait_until("the daemons", || bench.dir.path().join("all").exists().then_some(()));
+        let now = SystemClock.lease_now();
+        control.stop(StopKind::Cancel, now, now.after(Duration::from_millis(50)));
+        let ended = running.join().unwrap();
+        assert_eq!((ended.result, ended.signal), (AttemptResult::Canceled, Some(9)));
+    });
     for pid in escaped(bench) {
         assert!(!is_alive(pid), "{pid}");
     }
