@@ -2,6 +2,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod engine;
 pub mod guard;
 pub mod handlers;

@@ -124,13 +124,12 @@ impl Running {
             || table.entries.get(&held.task).is_some_and(|entry| entry.task.held == *held)
     }
 
-    /// Waits until `done` holds of the entries, at most `span`. True if it does.
-    pub fn wait_until(&self, span: std::time::Duration, done: impl Fn(&[&Entry]) -> bool) -> bool {
+    /// Waits until nothing is claimed, at most `span`. True if nothing is.
+    pub fn wait_empty(&self, span: std::time::Duration) -> bool {
         let mut table = self.table.lock();
-        let holds = |table: &Table| done(&table.entries.values().collect::<Vec<_>>());
-        if !holds(&table) {
-            self.changed.wait_while_for(&mut table, |table| !holds(table), span);
+        if !table.entries.is_empty() {
+            self.changed.wait_while_for(&mut table, |table| !table.entries.is_empty(), span);
         }
-        holds(&table)
+        table.entries.is_empty()
     }
 }

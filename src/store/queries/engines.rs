@@ -337,6 +337,10 @@ pub fn acknowledge_fence(db: &mut dyn Db, incarnation: Incarnation) -> StoreResu
 
 /// See `Store::stop`.
 pub fn stop(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
+    db.transaction("stop", |db| stop_here(db, incarnation))
+}
+
+fn stop_here(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
     let now = db.dialect().now;
     let mut s = db.stmt();
     let id = s.int(incarnation.as_i64());
@@ -344,7 +348,17 @@ pub fn stop(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
         "UPDATE engine SET state = 3, live_name = NULL, running = 0, mode = 4, acknowledged = 1, ended_at = {now}, ended_by = name \
          WHERE incarnation = {id} AND state = 1"
     ));
-    Ok(db.execute("stop", &sql)? == 1)
+    let stopped = db.execute("stop", &sql)? == 1;
+    if stopped {
+        // A wish to stop is fulfilled now: the next start of this name runs.
+        let mut s = db.stmt();
+        let id = s.int(incarnation.as_i64());
+        let sql = s.sql(format!(
+            "DELETE FROM engine_wish WHERE wanted = 3 AND name = (SELECT name FROM engine_info WHERE incarnation = {id})"
+        ));
+        db.execute("stop", &sql)?;
+    }
+    Ok(stopped)
 }
 
 /// See `Store::close`. The read of what is owned is plain on purpose: with SKIP LOCKED a row that
