@@ -36,11 +36,14 @@ pub fn run(config: &Config) -> i32 {
         Ok(handle) => handle,
         Err(error) => return failed("could not handle signals", &error),
     };
-    let store = match super::settings::store(config) {
-        Ok(store) => store,
+    let stores = super::settings::store_to_set_up(config).and_then(|first| Ok((first, super::settings::store(config)?)));
+    let (first, store) = match stores {
+        Ok(stores) => stores,
         Err(error) => return store_failed(&error),
     };
-    match prepare(&*store, &told) {
+    let prepared = prepare(&*first, &told);
+    drop(first);
+    match prepared {
         Ok(true) => {}
         Ok(false) => {
             let _ = link.as_ref().map(|link| link.goodbye(0));

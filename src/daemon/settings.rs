@@ -32,12 +32,22 @@ pub fn places(config: &Config, application: &str) -> (Vec<Settings>, Vec<Setting
     (work, beats)
 }
 
-/// Opens the store of an engine. A SQLite file that is not there is made.
+/// Opens the store of an engine. A SQLite file that is not there is an outage: an engine that made an
+/// empty one in its place would go on as if there had never been any work.
 pub fn store(config: &Config) -> StoreResult<Arc<dyn Store>> {
+    open_with(config, |_| {})
+}
+
+/// The same for the first look at the start, which makes a SQLite file that is not there.
+pub fn store_to_set_up(config: &Config) -> StoreResult<Arc<dyn Store>> {
+    open_with(config, |place| place.create = true)
+}
+
+fn open_with(config: &Config, change: impl Fn(&mut Settings)) -> StoreResult<Arc<dyn Store>> {
     let (mut work, beats) = places(config, &format!("rekindle {}", config.engine.name));
     work.iter_mut().for_each(|place| {
-        place.create = true;
         place.cache_kib = 1_000;
+        change(place);
     });
     open(work, beats, config.database.max_connections)
 }
