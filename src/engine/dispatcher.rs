@@ -230,10 +230,13 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The loop that turns changes in the database into wake-ups. Nothing depends on it but speed.
 pub fn watch_loop(shared: &Arc<Shared>) {
+    // Connecting may hang, like every other call.
+    let mut lane = Lane::new("watch", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
     let mut watcher = None;
     while !shared.stop.wait(super::stop::Ending::Loops, WATCH_INTERVAL) {
         let Some(open) = &mut watcher else {
-            watcher = shared.store.watcher().ok();
+            let timeout = shared.options.timing.query_timeout().max(Duration::from_secs(1));
+            watcher = lane.call("watch", timeout, |store| store.watcher()).ok();
             if watcher.is_none() {
                 shared.stop.wait(super::stop::Ending::Loops, Duration::from_secs(2));
             }
