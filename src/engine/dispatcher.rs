@@ -75,7 +75,7 @@ impl Dispatcher {
     /// Free slots for commands, and room for handler tasks.
     fn room(&self) -> (usize, usize) {
         let running = &self.shared.running;
-        if running.count(|entry| entry.is_alone) > 0 {
+        if running.has_alone() {
             return (0, 0);
         }
         let slots = (self.shared.options.slots as usize).saturating_sub(running.count(|entry| entry.takes_slot));

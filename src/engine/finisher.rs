@@ -62,7 +62,7 @@ impl Finisher {
 
     /// Nothing is left to write, or the database was away for too long.
     fn may_end(&mut self) -> bool {
-        if self.pending.is_empty() && self.shared.reports.1.is_empty() {
+        if self.shared.running.is_reported() {
             return true;
         }
         let now = self.shared.clock.lease_now();
@@ -101,14 +101,11 @@ impl Finisher {
     }
 
     fn take(&mut self, report: Report) {
-        let Some(entry) = self.shared.running.end(&report.held) else { return };
-        if entry.takes_slot {
-            self.shared.wake_dispatcher();
-        }
+        let entry = report.entry;
         match to_finish(&self.shared, &entry, report.ended) {
             Some(finish) => self.pending.push((entry.incarnation, finish)),
             // The life is over and the attempt was stopped for it: the next registration hands it back.
-            None => self.shared.running.reported([&report.held]),
+            None => self.shared.running.reported([&entry.task.held]),
         }
     }
 
