@@ -88,6 +88,7 @@ mod own_postgres {
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            an_engine_that_is_stopped_while_the_database_is_away_ends
             a_long_stop_kills_what_runs_and_the_work_goes_on_by_itself
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
     }

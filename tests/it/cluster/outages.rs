@@ -131,6 +131,29 @@ fn long(rig: &Rig, away: Away, span: Duration) {
     b.stop();
 }
 
+/// Its result cannot be written: it ends all the same, and says so; a peer runs the task again.
+pub fn an_engine_that_is_stopped_while_the_database_is_away_ends(rig: &Rig) {
+    for away in [Away::Stopped, Away::Frozen] {
+        let a = rig.engine("a").with("[database]\nstatement_timeout = \"2s\"\nconnect_timeout = \"1s\"").start();
+        let (short, long) = (rig.add("if first; then ticks 12; fi"), rig.add("if first; then forever; fi"));
+        rig.wait_starts(short, 1, SOON);
+        rig.wait_starts(long, 1, SOON);
+        let outage = Outage::begin(rig, away);
+        a.signal(nix::sys::signal::Signal::SIGTERM);
+        let code = a.wait(Duration::from_secs(25));
+        assert!((0..=1).contains(&code) && a.log().contains("could not be written"), "{code}\n{}", a.log());
+        assert!(!a.log().contains("neither renewed its lease"), "the guard had to kill it\n{}", a.log());
+        assert_eq!(rig.processes(), Vec::<i32>::new());
+        outage.end();
+        let b = rig.engine("b").start();
+        for task in [short, long] {
+            rig.wait_state(task, TaskState::Done, SOON);
+            assert_eq!(rig.task(task).attempt, 2, "{:?}", rig.attempts(task));
+        }
+        b.stop();
+    }
+}
+
 fn threads(pid: i32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
 }
