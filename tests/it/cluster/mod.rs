@@ -48,6 +48,7 @@ macro_rules! cases {
             stops:
                 stubborn_tasks_end_on_timeout_cancel_and_stop
                 a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
+                an_engine_that_is_stopped_while_it_starts_exits_well
                 a_second_signal_hands_back_at_once
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:

@@ -77,6 +77,19 @@ pub fn a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest(rig: 
     b.stop();
 }
 
+pub fn an_engine_that_is_stopped_while_it_starts_exits_well(rig: &Rig) {
+    use rekindle::clock::{Clock, SystemClock};
+    for ms in [5, 10, 15, 20, 25, 30, 40, 60, 100] {
+        let a = rig.engine("a").launch();
+        SystemClock.pause(Duration::from_millis(ms));
+        a.signal(Signal::SIGTERM);
+        // Before the guard itself handles signals it dies of it, which systemd takes as a clean end, too.
+        let code = a.wait(SOON);
+        assert!(code == 0 || code == -15, "{code} after {ms} ms\n{}", a.log());
+    }
+    assert!(rig.lives("a").iter().all(|row| row.state == EngineState::Stopped), "{:?}", rig.lives("a"));
+}
+
 pub fn a_second_signal_hands_back_at_once(rig: &Rig) {
     let a = rig.engine("a").start();
     let task = rig.add("if first; then forever; fi");
