@@ -258,6 +258,7 @@ impl Heartbeat {
         self.open_gate(&lease);
         let _ = shared.own_beats.0.try_send(sent_at);
         self.obey_wishes(&answer.wishes);
+        self.obey_deadline(answer);
         self.check_epoch(answer, went_back);
         shared.wake_dispatcher();
         super::host::notify_systemd(shared);
@@ -299,6 +300,23 @@ impl Heartbeat {
             if let Some(control) = &entry.control {
                 let grace = super::worker::grace(kinds.get(&entry.task.kind));
                 control.stop(kind, now, now.after(grace));
+            }
+        });
+    }
+
+    /// A drain's deadline is over, by the database's clock: what still runs is handed back. (A stop has its
+    /// own eye on it while it waits.)
+    fn obey_deadline(&self, answer: &BeatAnswer) {
+        let is_over = answer.wanted_deadline.is_some_and(|deadline| answer.meta.now >= deadline);
+        if answer.wanted != Wanted::Drain || !is_over {
+            return;
+        }
+        let now = self.shared.clock.lease_now();
+        let kill_at = now.after(self.shared.options.timing.kill_budget());
+        self.shared.running.for_each(|entry| {
+            if let Some(control) = entry.control.as_ref().filter(|control| control.requested().is_none()) {
+                log::info!("the deadline of the drain is over: handing task {} back", entry.task.held.task);
+                control.stop(StopKind::HandBack, now, kill_at);
             }
         });
     }
