@@ -35,6 +35,8 @@ macro_rules! cases {
                 after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
                 a_frozen_engine_is_killed_by_its_guard_before_a_successor_starts
                 a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
+                an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies
+                an_operators_fence_waits_until_the_engine_has_stopped_everything
                 an_engine_that_is_frozen_for_less_than_its_lease_goes_on;
             late:
                 a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
@@ -44,12 +46,14 @@ macro_rules! cases {
             places:
                 a_schema_that_is_newer_is_refused_with_78
                 a_schema_that_becomes_newer_later_does_not_stop_who_works
+                engines_that_start_together_set_an_empty_database_up
                 what_is_no_database_is_refused_with_78;
             stops:
                 stubborn_tasks_end_on_timeout_cancel_and_stop
                 a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
                 an_engine_that_is_stopped_while_it_starts_exits_well
                 a_second_signal_hands_back_at_once
+                what_still_runs_at_the_deadline_of_a_drain_is_handed_back
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
                 two_engines_never_own_a_resource_at_once_and_keep_its_order;
@@ -65,6 +69,7 @@ mod sqlite {
         super::rig::on_sqlite:
         outages:
             a_frozen_second_disturbs_nothing
+            a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
         places:
             a_state_directory_that_cannot_be_written_is_named

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use rekindle::protocol::task::TaskState;
 
 use super::rig::{Rig, SOON, wait_or};
+use crate::support::postgres::{self, Database};
 
 pub fn a_state_directory_that_cannot_be_written_is_named(rig: &Rig) {
     fs::write(rig.path("file"), "").unwrap();
@@ -99,4 +100,20 @@ pub fn a_file_that_is_deleted_stops_the_work_with_a_clear_error(rig: &Rig) {
     rig.wait_starts(task, 2, SOON);
     a.signal(Signal::SIGQUIT);
     assert_eq!(a.wait(SOON), 0, "{}", a.log());
+}
+
+pub fn engines_that_start_together_set_an_empty_database_up(rig: &Rig) {
+    let empty = postgres::server().filter(|_| rig.settings.url.sqlite_path().is_none());
+    let empty = empty.map(|server| Database::empty(&server));
+    let url = match &empty {
+        Some(database) => database.settings.url.expose().to_string(),
+        None => format!("sqlite://{}", rig.path("empty.db").display()),
+    };
+    let engines: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| rig.engine(name).url(&url).launch()).collect();
+    for engine in &engines {
+        wait_or(Duration::from_secs(20), || engine.log().contains("registered as"), || engine.log());
+    }
+    engines.iter().for_each(super::engine::Engine::stop);
+    let set_up = engines.iter().filter(|engine| engine.log().contains("set up an empty database")).count();
+    assert_eq!(set_up, 1, "{}", engines.iter().map(|engine| engine.log()).collect::<String>());
 }

@@ -15,9 +15,13 @@ use super::rig::{Rig, SOON, wait_or};
 const STUBBORN: [&str; 2] = ["deaf; forever", "escape; forever"];
 
 fn wants(rig: &Rig, name: &str, wanted: Wanted) {
+    wants_by(rig, name, wanted, None);
+}
+
+fn wants_by(rig: &Rig, name: &str, wanted: Wanted, deadline: Option<Duration>) {
     let (reason, by) = (Some("a test".to_owned()), "ops".to_owned());
     let name = EngineName::new(name).unwrap();
-    let wish = Wish4Engine { name, wanted, reason, by, deadline: None, lasts: None };
+    let wish = Wish4Engine { name, wanted, reason, by, deadline, lasts: None };
     assert!(rig.store().set_wanted(&wish).unwrap().is_some());
 }
 
@@ -99,6 +103,20 @@ pub fn a_second_signal_hands_back_at_once(rig: &Rig) {
     a.signal(Signal::SIGTERM);
     assert_eq!(a.wait(SOON), 0);
     ended(rig, task, TaskState::Ready, AttemptResult::HandedBack);
+}
+
+pub fn what_still_runs_at_the_deadline_of_a_drain_is_handed_back(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let task = rig.add("if first; then escape; forever; fi; ticks 2");
+    rig.wait_starts(task, 1, SOON);
+    wants_by(rig, "a", Wanted::Drain, Some(Duration::from_secs(1)));
+    ended(rig, task, TaskState::Ready, AttemptResult::HandedBack);
+    wait_mode(rig, &a, Mode::Drained);
+    let b = rig.engine("b").start();
+    rig.wait_state(task, TaskState::Done, SOON);
+    assert_eq!((rig.task(task).lost, rig.life("a").state), (0, EngineState::Live));
+    a.stop();
+    b.stop();
 }
 
 pub fn drain_pause_and_stop_are_obeyed_with_the_next_beat(rig: &Rig) {
