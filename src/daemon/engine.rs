@@ -36,7 +36,8 @@ pub fn run(config: &Config) -> i32 {
         Ok(handle) => handle,
         Err(error) => return failed("could not handle signals", &error),
     };
-    let stores = super::settings::store_to_set_up(config).and_then(|first| Ok((first, super::settings::store(config)?)));
+    let stores =
+        super::settings::store_to_set_up(config).and_then(|first| Ok((first, super::settings::store(config)?)));
     let (first, store) = match stores {
         Ok(stores) => stores,
         Err(error) => return store_failed(&error),
