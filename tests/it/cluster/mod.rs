@@ -1,6 +1,8 @@
 //! The real programs: killed, stopped, cut off and set back, on SQLite and PostgreSQL. Each case asserts
 //! on the database's history, on the oracle that its tasks write, and that no process is left.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as loudly as tests")]
 
+mod chaos;
 mod engine;
 mod kills;
 mod late;
@@ -27,6 +29,8 @@ macro_rules! cases {
     ($on:path) => {
         run_all! {
             $on:
+            chaos:
+                no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
             kills:
                 a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
                 the_same_with_the_process_tree
