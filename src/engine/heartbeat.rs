@@ -67,6 +67,8 @@ pub struct Heartbeat {
     lane: Lane,
     former: Option<(Incarnation, Proof)>,
     failed: u32,
+    /// It has registered before.
+    has_lived: bool,
     said: Option<String>,
 }
 
@@ -74,7 +76,7 @@ impl Heartbeat {
     /// Of an engine.
     pub fn new(shared: Arc<Shared>) -> Self {
         let lane = Lane::new("beat", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
-        Self { shared, lane, former: None, failed: 0, said: None }
+        Self { shared, lane, former: None, failed: 0, has_lived: false, said: None }
     }
 
     /// One pass.
@@ -123,7 +125,13 @@ impl Heartbeat {
                 self.say_once(format!("could not register: {}", error.chain()));
                 Ok(self.in_(self.shared.options.timing.retry_after(self.failed).max(Duration::from_millis(100))))
             }
-            // A full disk and a read-only database get better without a restart, but nothing was promised yet.
+            // A full disk, and a standby that is not promoted yet, get better without a restart.
+            Err(error @ (StoreError::ReadOnly { .. } | StoreError::Full { .. })) if self.has_lived => {
+                self.failed += 1;
+                self.say_once(format!("could not register: {}", error.chain()));
+                Ok(self.in_(self.shared.options.timing.heartbeat_interval() / 2))
+            }
+            // At the start somebody is there to read it.
             Err(error) => Err(LifeError::Store(error)),
         }
     }
@@ -160,6 +168,7 @@ impl Heartbeat {
 
     fn enter(&mut self, incarnation: Incarnation, adopted: &[Held]) {
         self.failed = 0;
+        self.has_lived = true;
         self.former = None;
         self.say_once(String::new());
         {
