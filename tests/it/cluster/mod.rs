@@ -88,6 +88,8 @@ mod postgres {
         super::rig::on_postgres:
         places:
             an_engine_waits_for_a_server_that_is_not_there_yet;
+        outages:
+            connections_that_are_ended_disturb_nothing;
     }
 }
 
@@ -98,6 +100,7 @@ mod own_postgres {
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            a_database_that_is_read_only_for_a_while_ends_no_engine
             an_engine_that_is_stopped_while_the_database_is_away_ends
             a_long_stop_kills_what_runs_and_the_work_goes_on_by_itself
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
