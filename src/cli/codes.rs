@@ -53,6 +53,17 @@ migrate --dry-run, then do it with: rekindle db migrate";
     /// The schema is ahead.
     SCHEMA_NEW = "E311", "The database's schema is newer than this program knows: a newer release has \
 migrated it. Upgrade this host's package. An old program never writes into a schema that it does not know.";
+    /// Not a database that may be used.
+    NOT_USABLE = "E312", "What is at this address is not a database that rekindle may use: a file that is \
+something else, a network file system, a database of another program, or one that was only half restored. Look at \
+the address (rekindle config show --origin database) before you change anything there.";
+    /// The outcome of a write is not known.
+    UNKNOWN_OUTCOME = "E313", "The connection broke, or the time was over, while a change was under way: it may or may \
+not have been done. Look first (rekindle task list, rekindle engine list), then repeat what is missing.";
+    /// No space left.
+    DISK_FULL = "E321", "The database has no space left, so it refused the change as a whole; nothing was half \
+done. Make space on the database's disk. Engines keep beating as long as the database can still update rows in \
+place, and stop their tasks when it cannot.";
     /// The database or a file says no.
     NOT_PERMITTED = "E320", "The database or the file system does not permit it: a read-only role, a standby \
 server, or missing grants. rekindle db grants --role operator prints what the role needs.";
@@ -77,6 +88,9 @@ canceled tasks leave the archive after retention.done and retention.canceled.";
     /// No such kind.
     NO_KIND = "E502", "No kind of this name is known. Kinds of commands are in the configuration ([kind.NAME]); \
 kinds of Rust handlers are known while an engine that has them is alive.";
+    /// No such resource.
+    NO_RESOURCE = "E506", "No resource of this name is known: no unfinished task names it, and none has owned it lately. \
+Resources come into being with the first task that names them, and idle ones are forgotten.";
     /// The task's state does not allow it.
     TASK_STATE = "E503", "The task is in a state in which the command means nothing, such as retrying a task that \
 runs. rekindle task show ID tells its state, rekindle task why ID why it does not run.";

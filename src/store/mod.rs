@@ -5,6 +5,8 @@ pub mod db;
 pub mod error;
 pub mod migrate;
 pub mod open;
+pub mod patience;
+pub mod places;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -391,9 +391,10 @@ fn oldest_ready(db: &mut dyn Db, now: Timestamp) -> StoreResult<Option<Duration>
 
 fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>> {
     let sql = db.stmt().sql(format!(
-        "SELECT f.kind, count(*), max(f.ended_at), (SELECT t.error FROM task t WHERE t.id = max(f.id)) \
-         FROM (SELECT id, kind, ended_at FROM task WHERE state = 5 LIMIT {COUNT_MAX}) f \
-         GROUP BY f.kind ORDER BY 2 DESC LIMIT 20"
+        "SELECT g.kind, g.amount, g.newest, (SELECT t.error FROM task t WHERE t.id = g.id) \
+         FROM (SELECT f.kind, count(*) AS amount, max(f.ended_at) AS newest, max(f.id) AS id \
+         FROM (SELECT id, kind, ended_at FROM task WHERE state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
+         ORDER BY 2 DESC LIMIT 20"
     ));
     let read = |mut row: Row| FailedKind {
         kind: KindName::from_stored(row.text()),
