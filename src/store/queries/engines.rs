@@ -267,8 +267,7 @@ pub fn sweep(db: &mut dyn Db, kind: SweepKind) -> StoreResult<SweepView> {
     let now = db.dialect().now;
     let columns = meta_columns(&identity, now);
     // On both sides of now: a clock that was stepped back leaves beats in the future.
-    let late =
-        format!("(e.last_beat_at < {now} - {RECENT_US} OR e.last_beat_at > {now} + {RECENT_US})");
+    let late = format!("(e.last_beat_at < {now} - {RECENT_US} OR e.last_beat_at > {now} + {RECENT_US})");
     let filter = if kind == SweepKind::Full { "1 = 1".to_owned() } else { late.clone() };
     let sql = db.stmt().sql(format!(
         "SELECT {columns}, m.orphan_scan_at, (SELECT count(*) FROM engine WHERE state = 1), \

@@ -426,7 +426,12 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
         let ids: Vec<i64> = db.query("purge", &sql)?.into_iter().map(|mut row| row.int()).collect();
         let tables: &[&str] = match n {
             0 | 1 => &["task_archive WHERE id", "attempt WHERE task", "attempt_output WHERE task"],
-            2 => &["task WHERE state IN (5, 6) AND id", "task_resource WHERE task", "attempt WHERE task", "attempt_output WHERE task"],
+            2 => &[
+                "task WHERE state IN (5, 6) AND id",
+                "task_resource WHERE task",
+                "attempt WHERE task",
+                "attempt_output WHERE task",
+            ],
             _ => &["attempt_output WHERE task"],
         };
         if n == 3 {
