@@ -394,9 +394,10 @@ fn oldest_ready(db: &mut dyn Db, now: Timestamp) -> StoreResult<Option<Duration>
 
 fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>> {
     let sql = db.stmt().sql(format!(
-        "SELECT g.kind, g.n, g.at, (SELECT t.error FROM task t WHERE t.id = g.id) FROM (SELECT f.kind AS kind, count(*) AS n, \
-         max(f.ended_at) AS at, max(f.id) AS id FROM (SELECT id, kind, ended_at FROM task WHERE state = 5 LIMIT {COUNT_MAX}) f \
-         GROUP BY f.kind) g ORDER BY g.n DESC LIMIT 20"
+        "SELECT g.kind, g.many, g.newest, (SELECT t.error FROM task t WHERE t.id = g.last_id) \
+         FROM (SELECT f.kind AS kind, count(*) AS many, max(f.ended_at) AS newest, max(f.id) AS last_id \
+         FROM (SELECT id, kind, ended_at FROM task WHERE state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
+         ORDER BY g.many DESC, g.kind LIMIT 20"
     ));
     let read = |mut row: Row| FailedKind {
         kind: KindName::from_stored(row.text()),
