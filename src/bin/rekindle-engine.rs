@@ -1,1 +1,5 @@
-fn main() {}
+//! The daemon, one per host.
+
+fn main() -> std::process::ExitCode {
+    rekindle::daemon::main()
+}

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::error::StoreError;
 use super::types::*;
-use crate::protocol::engine::{Proof, Wanted};
+use crate::config::RetentionConfig;
+use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
@@ -83,6 +84,9 @@ pub trait Store: Send + Sync {
     /// What an incarnation owns in the database.
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>>;
 
+    /// Deletes ended rows that are older than they are kept, at most `limit` of each kind. Returns how many.
+    fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize>;
+
     // ---- tasks, as people and programs use them -------------------------------------------------------
 
     /// Adds tasks, all or none; their numbers in the same order.
@@ -143,11 +147,4 @@ pub struct TaskState4Wait {
     pub engine: Option<String>,
     /// One line about its last attempt.
     pub error: Option<String>,
-}
-
-/// An owner whose row is closed: how it ended, for takeover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClosedEnd {
-    /// The proof it was ended with.
-    pub proof: Proof,
 }

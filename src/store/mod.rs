@@ -11,6 +11,7 @@ pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod queries;
+pub mod schema;
 pub mod sql;
 pub mod sql_store;
 #[cfg(feature = "sqlite")]

@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn timeouts_of_the_url_go_first() {
-        let url = crate::config::url::DatabaseUrl::parse("postgres://u:p@h/d?connect_timeout=9").unwrap();
+        let url = crate::config::DatabaseUrl::parse("postgres://u:p@h/d?connect_timeout=9").unwrap();
         let text = conninfo(&Settings::new(url));
         assert!(text.contains("connect_timeout=9") && !text.contains("connect_timeout=5"));
         assert!(text.contains("tcp_user_timeout=10000"));

@@ -13,6 +13,7 @@ use super::migrate;
 use super::pool::{Manager, Settings, build, pool_error};
 use super::queries::{claim, engines, finish, people, takeover, tasks};
 use super::types::*;
+use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
@@ -201,6 +202,10 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
         self.run(|db| claim::owned(db, incarnation, None))
+    }
+
+    fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
+        self.run(|db| people::purge(db, retention, limit))
     }
 
     fn add(&self, new: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {

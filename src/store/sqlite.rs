@@ -300,6 +300,9 @@ impl Db for SqliteDb {
     }
 }
 
+/// How long one engine waits for another one's migration.
+const MIGRATION_WAIT_MS: u32 = 60_000;
+
 /// Opens connections for the pool.
 #[derive(Debug, Clone)]
 pub struct SqliteOpener;
@@ -318,16 +321,21 @@ impl Backend for SqliteOpener {
     const ONE_WRITER: bool = true;
 
     fn migrate(&self, db: &mut SqliteDb) -> StoreResult<Vec<String>> {
-        let pending = self.schema_status(db)?;
-        if pending.is_current() {
-            return Ok(Vec::new());
+        let status = self.schema_status(db)?;
+        if !status.unknown.is_empty() {
+            migrate::check(&status)?;
         }
+        // Waiting for another engine's migration is left to SQLite: the runner below begins by itself.
+        let wait = |ms| format!("PRAGMA busy_timeout = {ms}");
+        db.connection.batch_execute(&wait(MIGRATION_WAIT_MS)).map_err(|e| db.sort("migrate", e))?;
         // The lock of the file is the lock of the migration; what the embedded runner begins inside are
         // savepoints.
         let done = db.connection.immediate_transaction::<_, MigrateError, _>(|connection| {
             migrate::run::<Sqlite, _>(connection, migrate::SQLITE).map_err(MigrateError)
         });
+        db.connection.batch_execute(&wait(0)).map_err(|e| db.sort("migrate", e))?;
         let done = done.map_err(|MigrateError(error)| error)?;
+        // Also where nothing was pending: the one who migrated may have died before this.
         seed_meta(db, &format!("{:032x}", fastrand::u128(..)))?;
         Ok(done)
     }

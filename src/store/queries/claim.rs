@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::resources_of;
+use super::rows::{held, resources_of};
 use crate::protocol::ids::{Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
@@ -288,10 +288,5 @@ pub fn owned(db: &mut dyn Db, incarnation: Incarnation, nonce: Option<Nonce>) ->
     let only = nonce.map(|nonce| format!("AND nonce = {}", s.int(nonce.as_i64()))).unwrap_or_default();
     let sql =
         s.sql(format!("SELECT id, token, nonce FROM task WHERE owner = {owner} AND state = 3 {only} ORDER BY id"));
-    let read = |mut row: Row| Held {
-        task: TaskId::new(row.int()),
-        token: Token::new(row.int()),
-        nonce: Nonce::new(row.int()),
-    };
-    Ok(db.query("read what is owned", &sql)?.into_iter().map(read).collect())
+    Ok(db.query("read what is owned", &sql)?.into_iter().map(|mut row| held(&mut row)).collect())
 }

@@ -258,14 +258,16 @@ fn read_wish(text: &str) -> Option<(TaskId, Token, Wish)> {
     Some((TaskId::new(parts.next()??), Token::new(parts.next()??), Wish::from_code(parts.next()??)?))
 }
 
+/// 1.25 h in microseconds; as a 64-bit product, because an hour of it does not fit 32.
+const RECENT_US: &str = "e.heartbeat_ms * CAST(1250 AS BIGINT)";
+
 /// See `Store::sweep`.
 pub fn sweep(db: &mut dyn Db, kind: SweepKind) -> StoreResult<SweepView> {
     let identity = db.identity()?;
     let now = db.dialect().now;
     let columns = meta_columns(&identity, now);
-    // 1.25 h in microseconds, on both sides of now: a clock that was stepped back leaves beats in the future.
-    let late =
-        format!("(e.last_beat_at < {now} - e.heartbeat_ms * 1250 OR e.last_beat_at > {now} + e.heartbeat_ms * 1250)");
+    // On both sides of now: a clock that was stepped back leaves beats in the future.
+    let late = format!("(e.last_beat_at < {now} - {RECENT_US} OR e.last_beat_at > {now} + {RECENT_US})");
     let filter = if kind == SweepKind::Full { "1 = 1".to_owned() } else { late.clone() };
     let sql = db.stmt().sql(format!(
         "SELECT {columns}, m.orphan_scan_at, (SELECT count(*) FROM engine WHERE state = 1), \
@@ -337,6 +339,10 @@ pub fn acknowledge_fence(db: &mut dyn Db, incarnation: Incarnation) -> StoreResu
 
 /// See `Store::stop`.
 pub fn stop(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
+    db.transaction("stop", |db| stop_here(db, incarnation))
+}
+
+fn stop_here(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
     let now = db.dialect().now;
     let mut s = db.stmt();
     let id = s.int(incarnation.as_i64());
@@ -344,7 +350,17 @@ pub fn stop(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
         "UPDATE engine SET state = 3, live_name = NULL, running = 0, mode = 4, acknowledged = 1, ended_at = {now}, ended_by = name \
          WHERE incarnation = {id} AND state = 1"
     ));
-    Ok(db.execute("stop", &sql)? == 1)
+    let stopped = db.execute("stop", &sql)? == 1;
+    if stopped {
+        // A wish to stop is fulfilled now: the next start of this name runs.
+        let mut s = db.stmt();
+        let id = s.int(incarnation.as_i64());
+        let sql = s.sql(format!(
+            "DELETE FROM engine_wish WHERE wanted = 3 AND name = (SELECT name FROM engine_info WHERE incarnation = {id})"
+        ));
+        db.execute("stop", &sql)?;
+    }
+    Ok(stopped)
 }
 
 /// See `Store::close`. The read of what is owned is plain on purpose: with SKIP LOCKED a row that
@@ -370,7 +386,11 @@ pub fn close(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
         db.execute("close", &keep)?;
         let sql = s.sql(format!("DELETE FROM engine WHERE incarnation = {id} AND state <> 1"));
         db.execute("close", &sql)?;
-        Ok(true)
+        let mut s = db.stmt();
+        let id = s.int(incarnation.as_i64());
+        // A live row is still there; one that another sweep has closed is gone as well.
+        let sql = s.sql(format!("SELECT count(*) FROM engine WHERE incarnation = {id}"));
+        Ok(db.first("close", &sql)?.is_none_or(|mut row| row.int() == 0))
     })
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{micros, resources_of};
+use super::rows::{held, micros, resources_of};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Reason, TaskState};
@@ -21,14 +21,14 @@ use crate::store::types::{Finish, FinishOutcome, Finisher, Held};
 /// See `Store::finish`.
 pub fn finish(db: &mut dyn Db, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
     let (short, long): (Vec<&Finish>, Vec<&Finish>) = ends.iter().partition(|end| is_short(end));
-    let mut written: BTreeSet<TaskId> = BTreeSet::new();
+    let mut written: BTreeSet<Held> = BTreeSet::new();
     if !short.is_empty() {
         written.extend(finish_short(db, who, &short)?);
     }
     if !long.is_empty() {
         written.extend(db.transaction("finish", |db| finish_long(db, who, &long))?);
     }
-    let outcome = |end: &Finish| match written.contains(&end.held.task) {
+    let outcome = |end: &Finish| match written.contains(&end.held) {
         true => FinishOutcome::Written,
         false => FinishOutcome::Refused,
     };
@@ -49,9 +49,11 @@ fn of_task(alias: &str) -> String {
 
 /// Moves a batch from `task` to `task_archive`: one statement where a CTE may write, two in one
 /// transaction elsewhere.
-fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<TaskId>> {
+fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
+    // One claim named twice would be archived twice.
+    let ends: BTreeMap<Held, &Finish> = ends.iter().map(|end| (end.held, *end)).collect();
     let rows: Vec<Vec<Bind>> = ends
-        .iter()
+        .values()
         .map(|end| {
             let held = &end.held;
             vec![
@@ -67,7 +69,7 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
     let now = db.dialect().now;
     let head = |s: &mut Stmt| {
         let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
-        let ids = s.in_ints(ends.iter().map(|end| end.held.task.as_i64()));
+        let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
         let u = s.table("u", &columns, &rows);
         let mine = format!(
             "id {ids} AND state = 3 AND owner = {owner} AND (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u})"
@@ -81,11 +83,12 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         let mut s = db.stmt();
         let (_, engine, u, mine) = head(&mut s);
         let sql = s.sql(format!(
-            "WITH d AS (DELETE FROM task WHERE {mine} RETURNING *) {insert} SELECT {}, {} FROM d JOIN {u} ON u.id = d.id RETURNING id",
+            "WITH d AS (DELETE FROM task WHERE {mine} RETURNING *) {insert} SELECT {}, {} FROM d JOIN {u} \
+             ON u.id = d.id AND u.token = d.token AND u.nonce = d.nonce RETURNING id, token, nonce",
             of_task("d"),
             tail(&engine)
         ));
-        return read_ids(db, &sql);
+        return read_held(db, &sql);
     }
     db.transaction("finish", |db| {
         let mut s = db.stmt();
@@ -99,16 +102,16 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         db.execute("finish", &sql)?;
         let mut s = db.stmt();
         let (_, _, _, mine) = head(&mut s);
-        let sql = s.sql(format!("DELETE FROM task WHERE {mine} RETURNING id"));
-        read_ids(db, &sql)
+        let sql = s.sql(format!("DELETE FROM task WHERE {mine} RETURNING id, token, nonce"));
+        read_held(db, &sql)
     })
 }
 
-fn read_ids(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<TaskId>> {
-    Ok(db.query("finish", sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect())
+fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<Held>> {
+    Ok(db.query("finish", sql)?.into_iter().map(|mut row| held(&mut row)).collect())
 }
 
-fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<TaskId>> {
+fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
     let keyed: Vec<TaskId> = ends.iter().filter(|end| end.keyed).map(|end| end.held.task).collect();
     let wants = resources_of(db, &keyed)?;
     let locked = lock_resources_waiting(db, wants.values().flatten())?;
@@ -134,7 +137,7 @@ fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult
             detail: end.detail.as_deref().or(end.value.as_deref().filter(|_| next == Next::Done)),
         };
         write_next(db, end.held.task, &next, &ended)?;
-        written.push(end.held.task);
+        written.push(end.held);
         freed.extend(names.iter().cloned());
     }
     wake_heads(db, &freed)?;
@@ -252,21 +255,25 @@ pub fn write_next(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>)
     }
 }
 
-/// Whether this way on raises the token: everything that lets somebody else run it although its owner
-/// did not finish.
-fn raises_token(next: &Next) -> bool {
+/// Whether this way on raises the token: everything that takes it from an owner who did not finish, so
+/// that the outside world can refuse what that owner still does.
+fn raises_token(next: &Next, result: AttemptResult) -> bool {
     matches!(next, Next::Ready(_) | Next::Held | Next::Canceled | Next::Quarantined)
+        || matches!(result, AttemptResult::Lost | AttemptResult::HandedBack)
 }
 
 /// `GREATEST(stored, epoch << 40) + 1`, and the condition that the database is still the recorded one.
 fn raised(db: &mut dyn Db, s: &mut Stmt, stored: Token) -> StoreResult<(String, String)> {
-    let identity = db.identity()?;
     let greatest = db.dialect().greatest;
     let stored = s.int(stored.as_i64());
-    Ok((
-        format!("{greatest}({stored}, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1"),
-        format!("EXISTS (SELECT 1 FROM meta WHERE one = 1 AND identity = {identity})"),
-    ))
+    let token = format!("{greatest}({stored}, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1");
+    Ok((token, is_recorded(db)?))
+}
+
+/// The condition that the database is still the recorded one.
+fn is_recorded(db: &mut dyn Db) -> StoreResult<String> {
+    let identity = db.identity()?;
+    Ok(format!("EXISTS (SELECT 1 FROM meta WHERE one = 1 AND identity = {identity})"))
 }
 
 fn moved_away() -> StoreError {
@@ -282,7 +289,7 @@ fn free_resources(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>)
     let now = db.dialect().now;
     let mut s = db.stmt();
     let id = s.int(task.as_i64());
-    let (token, known) = if raises_token(next) {
+    let (token, known) = if raises_token(next, ended.result) {
         let (token, known) = raised(db, &mut s, ended.stored)?;
         (format!("token = {token},"), known)
     } else {
@@ -306,12 +313,17 @@ fn archive(db: &mut dyn Db, task: TaskId, state: TaskState, ended: &Ended<'_>) -
     let detail = s.opt_text(ended.detail.map(str::to_owned));
     let (error, value) =
         if ended.result == AttemptResult::Done { ("NULL", detail.as_str()) } else { (detail.as_str(), "NULL") };
+    // Its resources were freed above under the same condition; without it here, a database that moved
+    // would lose the task and keep its resources owned.
+    let known = if ended.result == AttemptResult::Done { "1 = 1".into() } else { is_recorded(db)? };
     let sql = s.sql(format!(
         "INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, resources, error, value) \
-         SELECT {}, {state}, {result}, {now}, t.engine, {names}, {error}, {value} FROM task t WHERE t.id = {id}",
+         SELECT {}, {state}, {result}, {now}, t.engine, {names}, {error}, {value} FROM task t WHERE t.id = {id} AND {known}",
         of_task("t")
     ));
-    db.execute("archive", &sql)?;
+    if db.execute("archive", &sql)? != 1 {
+        return Err(moved_away());
+    }
     for table in ["task WHERE id", "task_resource WHERE task"] {
         let mut s = db.stmt();
         let id = s.int(task.as_i64());
@@ -337,7 +349,7 @@ fn move_on(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>) -> Sto
     let reason = s.opt_int(reason.map(|r: Reason| r.code().into()));
     let due = due.map_or_else(|| "NULL".to_owned(), |d| format!("{now} + {}", s.int(micros(d))));
     let (result, detail) = (s.int(ended.result.code()), s.opt_text(ended.detail.map(str::to_owned)));
-    let (token, known) = match raises_token(next) {
+    let (token, known) = match raises_token(next, ended.result) {
         true => {
             let (token, known) = raised(db, &mut s, ended.stored)?;
             (format!("token = {token},"), known)
@@ -405,11 +417,14 @@ pub fn wake_heads(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResul
 pub fn read_finish(db: &mut dyn Db, held: &Held) -> StoreResult<FinishState> {
     let mut s = db.stmt();
     let (id, token, nonce) = (s.int(held.task.as_i64()), s.int(held.token.as_i64()), s.int(held.nonce.as_i64()));
-    let lost = AttemptResult::Lost.code();
+    // A row that is not older than the end of its engine was written by whoever took the task over.
+    let (lost, back) = (AttemptResult::Lost.code(), AttemptResult::HandedBack.code());
     let sql = s.sql(format!(
         "SELECT (SELECT count(*) FROM task WHERE id = {id} AND token = {token} AND nonce = {nonce} AND state = 3), \
          (SELECT count(*) FROM task_archive WHERE id = {id} AND nonce = {nonce}) + \
-         (SELECT count(*) FROM attempt WHERE task = {id} AND nonce = {nonce} AND result <> {lost})"
+         (SELECT count(*) FROM attempt a WHERE a.task = {id} AND a.nonce = {nonce} AND a.result <> {lost} AND NOT EXISTS \
+         (SELECT 1 FROM engine_info i LEFT JOIN engine e ON e.incarnation = i.incarnation WHERE a.result = {back} \
+         AND i.incarnation = a.incarnation AND COALESCE(e.ended_at, i.ended_at) <= a.ended_at))"
     ));
     let Some(mut row) = db.first("read an end back", &sql)? else { return Ok(FinishState::Refused) };
     let (open, written) = (row.int(), row.int());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::engines::meta;
 use super::rows::{micros, resources_of};
+use crate::config::{Keep, RetentionConfig};
 use crate::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
@@ -353,11 +354,13 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
         counts.push((*state, db.first("count tasks", &sql)?.map_or(0, |mut row| row.int().unsigned_abs())));
     }
     let hour = micros(Duration::from_secs(3_600));
-    let at = now.as_us();
-    let sql = db.stmt().sql(format!(
-        "SELECT (SELECT count(*) FROM (SELECT 1 FROM task_archive WHERE ended_at > {at} - {hour} AND state = 7 LIMIT {COUNT_MAX}) c), \
-         (SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 5 AND ended_at > {at} - {hour} LIMIT {COUNT_MAX}) c), \
-         (SELECT count(*) FROM (SELECT 1 FROM attempt WHERE ended_at > {at} - {hour} AND result = 5 LIMIT {COUNT_MAX}) c), \
+    let mut s = db.stmt();
+    // Bound, because prepared statements are kept by their text.
+    let since = s.int(now.as_us() - hour);
+    let sql = s.sql(format!(
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM task_archive WHERE ended_at > {since} AND state = 7 LIMIT {COUNT_MAX}) c), \
+         (SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
+         (SELECT count(*) FROM (SELECT 1 FROM attempt WHERE ended_at > {since} AND result = 5 LIMIT {COUNT_MAX}) c), \
          (SELECT min(claimed_at) FROM task WHERE owner IS NOT NULL)"
     ));
     let mut row = db.first("count the last hour", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
@@ -391,10 +394,10 @@ fn oldest_ready(db: &mut dyn Db, now: Timestamp) -> StoreResult<Option<Duration>
 
 fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>> {
     let sql = db.stmt().sql(format!(
-        "SELECT g.kind, g.amount, g.newest, (SELECT t.error FROM task t WHERE t.id = g.id) \
-         FROM (SELECT f.kind, count(*) AS amount, max(f.ended_at) AS newest, max(f.id) AS id \
+        "SELECT g.kind, g.many, g.newest, (SELECT t.error FROM task t WHERE t.id = g.last_id) \
+         FROM (SELECT f.kind AS kind, count(*) AS many, max(f.ended_at) AS newest, max(f.id) AS last_id \
          FROM (SELECT id, kind, ended_at FROM task WHERE state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
-         ORDER BY 2 DESC LIMIT 20"
+         ORDER BY g.many DESC, g.kind LIMIT 20"
     ));
     let read = |mut row: Row| FailedKind {
         kind: KindName::from_stored(row.text()),
@@ -403,4 +406,69 @@ fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>>
         error: row.opt_text(),
     };
     Ok(db.query("count failed tasks", &sql)?.into_iter().map(read).collect())
+}
+
+/// See `Store::purge`. Small batches by key, oldest first; each table for itself.
+pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
+    let now = db.dialect().now;
+    let ended = |state: TaskState| format!("SELECT id FROM task_archive WHERE state = {}", state.code());
+    let chores: [(Keep, String); 4] = [
+        (retention.done, ended(TaskState::Done)),
+        (retention.canceled, ended(TaskState::Canceled)),
+        (retention.failed, "SELECT id FROM task WHERE state IN (5, 6)".into()),
+        (retention.logs, "SELECT task FROM attempt WHERE 1 = 1".into()),
+    ];
+    let mut deleted = 0;
+    for (n, (keep, select)) in chores.into_iter().enumerate() {
+        let Keep::For(span) = keep else { continue };
+        let mut s = db.stmt();
+        let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let sql = s.sql(format!("{select} AND ended_at < {now} - {span} ORDER BY ended_at LIMIT {limit}"));
+        let ids: Vec<i64> = db.query("purge", &sql)?.into_iter().map(|mut row| row.int()).collect();
+        let tables: &[&str] = match n {
+            0 | 1 => &["task_archive WHERE id", "attempt WHERE task", "attempt_output WHERE task"],
+            2 => &[
+                "task WHERE state IN (5, 6) AND id",
+                "task_resource WHERE task",
+                "attempt WHERE task",
+                "attempt_output WHERE task",
+            ],
+            _ => &["attempt_output WHERE task"],
+        };
+        if n == 3 {
+            delete_old_output(db, &ids)?;
+            continue;
+        }
+        deleted += delete(db, tables, &ids)?;
+    }
+    if let Keep::For(span) = retention.engines {
+        deleted += forget_engines(db, span, &[], false)?.len();
+    }
+    Ok(deleted)
+}
+
+fn delete(db: &mut dyn Db, tables: &[&str], ids: &[i64]) -> StoreResult<usize> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    for table in tables {
+        let mut s = db.stmt();
+        let list = s.in_ints(ids.iter().copied());
+        let sql = s.sql(format!("DELETE FROM {table} {list}"));
+        db.execute("purge", &sql)?;
+    }
+    Ok(ids.len())
+}
+
+/// Output of old attempts; the attempts themselves stay as long as their task does.
+fn delete_old_output(db: &mut dyn Db, tasks: &[i64]) -> StoreResult<()> {
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    let mut s = db.stmt();
+    let list = s.in_ints(tasks.iter().copied());
+    let sql = s.sql(format!(
+        "DELETE FROM attempt_output WHERE task {list} AND attempt < (SELECT max(a.attempt) FROM attempt a WHERE a.task = attempt_output.task)"
+    ));
+    db.execute("purge", &sql).map(|_| ())
 }

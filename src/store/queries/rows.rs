@@ -1,13 +1,13 @@
 //! Small converters between rows and protocol types that several query files need.
 
-use crate::protocol::ids::{Epoch, ResourceName, TaskId};
+use crate::protocol::ids::{Epoch, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::time::Timestamp;
 use crate::protocol::timing::{Spans, Timing};
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
 use crate::store::sql::Row;
-use crate::store::types::Meta;
+use crate::store::types::{Held, Meta};
 
 /// `meta`'s columns, in the order of [`read_meta`]; `{identity}` is an SQL expression.
 pub fn meta_columns(identity: &str, now: &str) -> String {
@@ -67,6 +67,11 @@ pub fn resources_of(
         out.entry(task).or_default().push(ResourceName::from_stored(row.text()));
     }
     Ok(out)
+}
+
+/// Reads `id, token, nonce`.
+pub fn held(row: &mut Row) -> Held {
+    Held { task: TaskId::new(row.int()), token: Token::new(row.int()), nonce: Nonce::new(row.int()) }
 }
 
 /// Microseconds from a duration, for adding to the database's clock.

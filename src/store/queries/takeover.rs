@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::engines;
 use super::finish::{Ended, wake_heads, write_next};
-use super::rows::resources_of;
+use super::rows::{held, resources_of};
 use crate::protocol::engine::{EngineState, Proof};
-use crate::protocol::ids::{Incarnation, Nonce, ResourceName, TaskId, Token};
+use crate::protocol::ids::{Incarnation, ResourceName, TaskId, Token};
 use crate::protocol::takeover::{Next, Orphan, OwnerEnd, take_over as decide};
 use crate::protocol::task::{AttemptResult, Policy, Wish};
 use crate::protocol::time::Timestamp;
@@ -142,7 +142,7 @@ fn lock_orphans(db: &mut dyn Db, owner: Incarnation, ids: &[TaskId]) -> StoreRes
 
 fn read_orphan(mut row: Row) -> OrphanRow {
     OrphanRow {
-        held: Held { task: TaskId::new(row.int()), token: Token::new(row.int()), nonce: Nonce::new(row.int()) },
+        held: held(&mut row),
         orphan: Orphan {
             lost: row.count(),
             handed_back: row.count(),

@@ -36,10 +36,12 @@ fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<Ta
     let mut rows = Vec::with_capacity(tasks.len());
     for task in tasks {
         let (kind, payload) = (s.text(task.kind.as_str()), s.bytes(task.payload.clone()));
-        let (keyed, priority) = (i64::from(!task.resources.is_empty()), i64::from(task.priority));
+        // Everything is bound, also the NULL of no delay: prepared statements are kept by their text,
+        // and a text of its own for each batch would fill the memory of engine and server.
+        let (keyed, priority) = (s.int(i64::from(!task.resources.is_empty())), s.int(task.priority));
         let state = if task.delay.is_some() { TaskState::Waiting } else { TaskState::Ready };
-        let due = task.delay.map_or_else(|| "NULL".to_owned(), |d| format!("{now} + {}", s.int(micros(d))));
-        rows.push(format!("({kind}, {}, {keyed}, {priority}, {due}, {now}, {by}, {payload})", state.code()));
+        let (state, delay) = (s.int(state.code()), s.opt_int(task.delay.map(micros)));
+        rows.push(format!("({kind}, {state}, {keyed}, {priority}, {now} + {delay}, {now}, {by}, {payload})"));
     }
     let sql = s.sql(format!(
         "INSERT INTO task (kind, state, keyed, priority, due_at, created_at, created_by, payload) VALUES {} RETURNING id",

@@ -1,0 +1,181 @@
+//! The engine proper, below its guard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::{Handle, Signals};
+
+use parking_lot::Mutex;
+
+use super::chain;
+use super::settings::{self, Missing};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::engine::heartbeat::LifeError;
+use crate::engine::shared::Shared;
+use crate::engine::stop::Ending;
+use crate::engine::{Engine, EngineError, Role};
+use crate::guard::{GuardLink, inherited_state_dir};
+use crate::store::{SchemaProblem, Store, StoreError};
+
+/// Runs it; the exit code.
+pub fn run(config: &Config) -> i32 {
+    // Both before the second thread: they take descriptors out of the environment.
+    let (link, state) = match (GuardLink::from_env(), inherited_state_dir(&config.engine.state_dir)) {
+        (Ok(link), Ok(Some(state))) => (link, state),
+        (Ok(_), Ok(None)) => {
+            log::error!("the engine proper is started by its guard, not by hand");
+            return 2;
+        }
+        (Err(error), _) => return failed("could not find the guard", &error),
+        (_, Err(error)) => return failed("could not use the state directory", &error),
+    };
+    let told = Arc::new(Told::default());
+    let handle = match listen(&told) {
+        Ok(handle) => handle,
+        Err(error) => return failed("could not handle signals", &error),
+    };
+    match settings::store(config, Missing::Make).and_then(|store| prepare(&*store, &told)) {
+        Ok(true) => {}
+        Ok(false) => {
+            let _ = link.as_ref().map(|link| link.goodbye(0));
+            return 0;
+        }
+        Err(error) => return store_failed(&error),
+    }
+    let store = match settings::store(config, Missing::Refuse) {
+        Ok(store) => store,
+        Err(error) => return store_failed(&error),
+    };
+    let options = settings::options(config, state.id());
+    match Engine::start_as(store, options, Role::Daemon, link) {
+        Ok(engine) => serve(engine, &told, &handle),
+        Err(error) => failed("could not start", &error),
+    }
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> i32 {
+    log::error!("{what}: {}", chain(error));
+    1
+}
+
+/// What a store's error means for the exit code: only what a restart cannot mend stops systemd.
+fn store_failed(error: &StoreError) -> i32 {
+    log::error!("{}", error.chain());
+    match error {
+        StoreError::Schema(_) => {
+            log::error!("next: rekindle db status; rekindle db migrate");
+            78
+        }
+        StoreError::Refused(_) => 78,
+        StoreError::ReadOnly { .. } => 77,
+        StoreError::Unreachable { .. } | StoreError::Busy { .. } | StoreError::Unknown { .. } => 69,
+        StoreError::Full { .. } | StoreError::Broken { .. } => 1,
+    }
+}
+
+/// Waits for the database, and sets an empty one up. False if the engine was told to stop meanwhile.
+fn prepare(store: &dyn Store, told: &Told) -> Result<bool, StoreError> {
+    let mut said = false;
+    loop {
+        match check(store) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.is_transient() => {
+                if !std::mem::replace(&mut said, true) {
+                    log::warn!("waiting for the database: {}", error.chain());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        SystemClock.pause(Duration::from_millis(500));
+        if told.to_stop.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+    }
+}
+
+/// An empty database is set up; an older schema is left to `rekindle db migrate`, because engines of the
+/// older release may still work on it.
+fn check(store: &dyn Store) -> Result<(), StoreError> {
+    let status = store.schema_status()?;
+    if status.found.is_none() {
+        let done = store.migrate()?;
+        if !done.is_empty() {
+            log::info!("set up an empty database (schema {})", done.join(", "));
+        }
+        return Ok(());
+    }
+    if let Some(newest) = status.unknown.last() {
+        return Err(StoreError::Schema(SchemaProblem::Newer(newest.clone())));
+    }
+    if !status.pending.is_empty() {
+        return Err(StoreError::Schema(SchemaProblem::Older(status.pending.join(", "))));
+    }
+    for problem in store.server_info()?.durability_problems {
+        log::warn!("the database may lose commits: {problem}");
+    }
+    Ok(())
+}
+
+/// What signals have said, from before there is an engine.
+#[derive(Default)]
+struct Told {
+    to_stop: AtomicBool,
+    engine: Mutex<Option<Arc<Shared>>>,
+}
+
+fn listen(told: &Arc<Told>) -> std::io::Result<Handle> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
+    let (handle, told) = (signals.handle(), Arc::clone(told));
+    std::thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(move || {
+        for signal in signals.forever() {
+            obey(signal, &told);
+        }
+    })?;
+    Ok(handle)
+}
+
+fn obey(signal: i32, told: &Told) {
+    let engine = told.engine.lock();
+    match (signal, engine.as_ref()) {
+        (SIGTERM | SIGINT | SIGQUIT, None) => told.to_stop.store(true, Ordering::Release),
+        (SIGQUIT, Some(shared)) => shared.stop.ask(Ending::HandBack),
+        (SIGTERM | SIGINT, Some(shared)) => {
+            let first = shared.stop.ending() == Ending::No;
+            log::info!("told to stop{}", if first { "" } else { " again: handing back now" });
+            shared.stop.ask(if first { Ending::Finish } else { Ending::HandBack });
+        }
+        (SIGHUP, _) => log::warn!("the configuration is read at start only: restart the engine to change it"),
+        (SIGUSR1, Some(shared)) => dump(shared),
+        _ => {}
+    }
+}
+
+fn serve(engine: Engine, told: &Told, handle: &Handle) -> i32 {
+    *told.engine.lock() = Some(Arc::clone(engine.shared()));
+    if told.to_stop.load(Ordering::Acquire) {
+        engine.stop();
+    }
+    let result = engine.wait();
+    handle.close();
+    match result {
+        Ok(()) => 0,
+        Err(EngineError::Life(LifeError::Store(error))) => store_failed(&error),
+        Err(error @ EngineError::Life(LifeError::NameTaken { .. })) => {
+            log::error!("{error}");
+            log::error!("next: rekindle engine list; choose another name (--name), or stop that engine");
+            3
+        }
+        Err(error) => failed("the engine ended", &error),
+    }
+}
+
+fn dump(shared: &Shared) {
+    let life = shared.life();
+    log::info!("state: {:?}, wanted {}, beat {}, mode {}", life.phase, life.wanted, life.beat, shared.mode());
+    for entry in shared.running.entries() {
+        log::info!("state: holds task {} {} token {}", entry.task.held.task, entry.task.kind, entry.task.held.token);
+    }
+}

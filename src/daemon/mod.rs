@@ -1,0 +1,97 @@
+//! The program `rekindle-engine`: guard, engine proper and prover in one binary.
+//!
+//! Started by people it is the guard, which starts the same program again as the engine proper, and,
+//! when that dies, as the prover. What the parts do lies in their rooms; here is only how they are put
+//! together from arguments and configuration.
+
+mod args;
+mod engine;
+mod logging;
+mod prover;
+mod settings;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::{Host, KillMeans, Loaded, load};
+use crate::guard::{self, GuardOptions, Means, MeansChoice, take_state_dir};
+
+pub use settings::{kinds, places};
+
+use args::Args;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let code = match load(&args.load_options(Host::here())) {
+        Ok(loaded) => run(&args, &loaded),
+        Err(errors) => {
+            eprintln!("error[E201]: the configuration is wrong\n{errors}");
+            78
+        }
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn run(args: &Args, loaded: &Loaded) -> i32 {
+    logging::init(&loaded.config.log, args.role_word());
+    for warning in &loaded.warnings {
+        // The guard says it once for both.
+        if !args.is_engine_proper() {
+            log::warn!("{warning}");
+        }
+    }
+    match &args.prove {
+        Some(prove) => prover::run(&loaded.config, prove),
+        None if args.is_engine_proper() => engine::run(&loaded.config),
+        None => run_guard(loaded),
+    }
+}
+
+fn run_guard(loaded: &Loaded) -> i32 {
+    let config = &loaded.config;
+    let state = match take_state_dir(&config.engine.state_dir) {
+        Ok(state) => state,
+        Err(error) => {
+            log::error!("{}", chain(&error));
+            return error.exit_code();
+        }
+    };
+    let Ok(program) = std::env::current_exe() else {
+        log::error!("cannot find this program's own file");
+        return 1;
+    };
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let with = |hidden: &str| {
+        let mut argv = vec![program.clone().into_os_string()];
+        argv.extend(given.iter().cloned());
+        argv.push(hidden.into());
+        argv
+    };
+    let means = match config.engine.kill {
+        KillMeans::Auto => MeansChoice::Auto,
+        KillMeans::Cgroup => MeansChoice::Only(Means::Cgroup),
+        KillMeans::Pidns => MeansChoice::Only(Means::PidNamespace),
+        KillMeans::Tree => MeansChoice::Only(Means::ProcessTree),
+    };
+    guard::run(GuardOptions {
+        engine: with("--engine-proper"),
+        prover: with("--prove"),
+        state,
+        means,
+        timing: config.engine.timing,
+    })
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

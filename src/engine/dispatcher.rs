@@ -1,0 +1,258 @@
+//! The dispatcher: claims ready tasks and hands them to those who run them.
+//!
+//! It asks with one cheap statement which of its kinds have work, and claims only those. Commands are
+//! claimed up to the free slots, handlers ahead in batches. It wakes when something ended, when the
+//! database tells of a change, with each accepted beat, and at the latest after `poll`.
+//!
+//! A task that two engines were lost under must run alone. This engine takes it only while it runs
+//! nothing, and takes nothing beside it; one that sees such a task waiting for a few seconds (drawn by
+//! lot, so that not all engines do it) stops claiming until it has emptied itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::options::{Kind, Work};
+use super::running::Entry;
+use super::shared::Shared;
+use super::worker;
+use crate::protocol::ids::{Incarnation, KindName, Nonce};
+use crate::protocol::takeover::ALONE_FROM;
+use crate::protocol::task::Wish;
+use crate::protocol::time::LeaseInstant;
+use crate::store::{Claim, ClaimScope, Claimed, KindWork, StoreError};
+
+/// See the module.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+    lane: Lane,
+    kinds: Vec<KindName>,
+    turn: usize,
+    alone_since: Option<(LeaseInstant, Duration)>,
+    failed: bool,
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pass {
+    /// Tasks claimed.
+    pub claimed: usize,
+    /// A claim came back full: there may be more at once.
+    pub more: bool,
+}
+
+impl Dispatcher {
+    /// Of an engine.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let lane = Lane::new("claim", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
+        let kinds = shared.options.kinds.keys().cloned().collect();
+        Self { shared, lane, kinds, turn: 0, alone_since: None, failed: false }
+    }
+
+    /// One pass.
+    pub fn step(&mut self) -> Pass {
+        let timeout = self.shared.options.statement_timeout;
+        let calls = u32::try_from(self.kinds.len()).unwrap_or(u32::MAX).saturating_mul(2).saturating_add(2);
+        self.shared.pulses.dispatcher.turn(self.shared.clock.lease_now(), self.shared.options.poll + timeout);
+        let Some(incarnation) = self.shared.may_claim() else { return Pass::default() };
+        let (slots, ahead) = self.room();
+        if slots == 0 && ahead == 0 || self.kinds.is_empty() {
+            return Pass::default();
+        }
+        let mut pass = Pass::default();
+        let work = self.probe();
+        if self.must_empty(&work) {
+            return self.claim_alone(incarnation, &work);
+        }
+        for found in self.in_turn(work).into_iter().take(calls as usize) {
+            self.shared.pulses.dispatcher.turn(self.shared.clock.lease_now(), self.shared.options.poll + timeout * 2);
+            pass = self.claim_kind(incarnation, &found, pass);
+        }
+        pass
+    }
+
+    /// Free slots for commands, and room for handler tasks.
+    fn room(&self) -> (usize, usize) {
+        let running = &self.shared.running;
+        if running.count(|entry| entry.is_alone) > 0 {
+            return (0, 0);
+        }
+        let slots = (self.shared.options.slots as usize).saturating_sub(running.count(|entry| entry.takes_slot));
+        let ahead = self.shared.options.ahead.saturating_sub(self.shared.jobs.1.len());
+        // A claim of a few tasks costs as much as one of many.
+        let ahead = if ahead * 2 < self.shared.options.ahead { 0 } else { ahead };
+        (slots, ahead)
+    }
+
+    fn probe(&mut self) -> Vec<KindWork> {
+        let (kinds, host) = (self.kinds.clone(), self.shared.host.clone());
+        let timeout = self.shared.options.statement_timeout;
+        match self.lane.call("probe", timeout, move |store| store.probe(&kinds, &host)) {
+            Ok(work) => {
+                self.failed = false;
+                work
+            }
+            Err(error) => {
+                self.complain("look for work", &error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Kinds take turns in going first, so that a long queue of one does not starve the others.
+    fn in_turn(&mut self, mut work: Vec<KindWork>) -> Vec<KindWork> {
+        if !work.is_empty() {
+            self.turn = (self.turn + 1) % work.len();
+            work.rotate_left(self.turn);
+        }
+        work
+    }
+
+    fn claim_kind(&mut self, incarnation: Incarnation, found: &KindWork, mut pass: Pass) -> Pass {
+        let Some(kind) = self.shared.options.kinds.get(&found.kind).cloned() else { return pass };
+        for (there, scope) in [(found.plain, ClaimScope::Plain), (found.keyed, ClaimScope::Keyed)] {
+            let (slots, ahead) = self.room();
+            let limit = if kind.is_handler() { ahead } else { slots };
+            if !there || limit == 0 {
+                continue;
+            }
+            let got = self.claim(incarnation, &found.kind, &kind, scope, limit);
+            pass.claimed += got;
+            pass.more |= got == limit || (got > 0 && scope == ClaimScope::Keyed);
+        }
+        pass
+    }
+
+    fn must_empty(&mut self, work: &[KindWork]) -> bool {
+        if !work.iter().any(|found| found.alone) {
+            self.alone_since = None;
+            return false;
+        }
+        if self.shared.running.is_idle() {
+            return true;
+        }
+        let now = self.shared.clock.lease_now();
+        let (since, patience) =
+            *self.alone_since.get_or_insert_with(|| (now, Duration::from_millis(fastrand::u64(1_000..5_000))));
+        now.since(since) >= patience
+    }
+
+    fn claim_alone(&mut self, incarnation: Incarnation, work: &[KindWork]) -> Pass {
+        if !self.shared.running.is_idle() {
+            return Pass::default();
+        }
+        for found in work.iter().filter(|found| found.alone) {
+            let Some(kind) = self.shared.options.kinds.get(&found.kind).cloned() else { continue };
+            let got = self.claim(incarnation, &found.kind, &kind, ClaimScope::Alone, 1);
+            if got > 0 {
+                self.alone_since = None;
+                return Pass { claimed: got, more: false };
+            }
+        }
+        Pass::default()
+    }
+
+    fn claim(
+        &mut self,
+        incarnation: Incarnation,
+        name: &KindName,
+        kind: &Kind,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> usize {
+        let nonce = Nonce::new(fastrand::i64(1..));
+        let claim = Claim {
+            incarnation,
+            host: self.shared.host.clone(),
+            kind: name.clone(),
+            policy: kind.policy,
+            scope,
+            limit,
+            nonce,
+        };
+        self.shared.running.expect(nonce);
+        let timeout = self.shared.options.statement_timeout;
+        match self.lane.call("claim", timeout, move |store| store.claim(&claim)) {
+            Ok(claimed) => self.take(incarnation, nonce, kind, claimed),
+            Err(error) => {
+                // Whatever it got is found by its nonce, which nobody here knows any more, and handed back.
+                self.shared.running.settle(nonce, Vec::new());
+                self.shared.reconcile.store(true, Ordering::Release);
+                self.complain("claim", &error);
+                0
+            }
+        }
+    }
+
+    fn take(&self, incarnation: Incarnation, nonce: Nonce, kind: &Kind, claimed: Vec<Claimed>) -> usize {
+        let count = claimed.len();
+        let entries: Vec<Entry> = claimed
+            .into_iter()
+            .map(|task| Entry {
+                incarnation,
+                control: None,
+                wish: Wish::None,
+                on_lease_loss: kind.policy.on_lease_loss,
+                takes_slot: !kind.is_handler(),
+                is_alone: task.lost >= ALONE_FROM,
+                task: Arc::new(task),
+            })
+            .collect();
+        let held: Vec<_> = entries.iter().map(|entry| entry.task.held).collect();
+        self.shared.running.settle(nonce, entries);
+        for held in held {
+            match &kind.work {
+                Work::Command(spec) => worker::start_command(&self.shared, held, Arc::clone(spec)),
+                // The queue is unbounded; the room was counted before the claim.
+                Work::Handler(_) => drop(self.shared.jobs.0.send(held)),
+            }
+        }
+        count
+    }
+
+    fn complain(&mut self, what: &str, error: &StoreError) {
+        if std::mem::replace(&mut self.failed, true) {
+            log::debug!("could not {what}: {}", error.chain());
+        } else {
+            log::warn!("could not {what}: {}", error.chain());
+        }
+    }
+}
+
+/// The loop of the dispatcher.
+pub fn dispatch_loop(shared: &Arc<Shared>) {
+    let mut dispatcher = Dispatcher::new(Arc::clone(shared));
+    let wake = shared.wake.1.clone();
+    while !shared.stop.ends_loops() {
+        if !dispatcher.step().more {
+            let _ = wake.recv_timeout(shared.options.poll);
+        }
+    }
+    shared.pulses.dispatcher.end();
+}
+
+/// How often the watcher looks. A look sends no statement.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The loop that turns changes in the database into wake-ups. Nothing depends on it but speed.
+pub fn watch_loop(shared: &Arc<Shared>) {
+    let mut watcher = None;
+    while !shared.stop.wait(super::stop::Ending::Loops, WATCH_INTERVAL) {
+        let Some(open) = &mut watcher else {
+            watcher = shared.store.watcher().ok();
+            if watcher.is_none() {
+                shared.stop.wait(super::stop::Ending::Loops, Duration::from_secs(2));
+            }
+            continue;
+        };
+        match open.has_changed() {
+            Ok(true) => shared.wake_dispatcher(),
+            Ok(false) => {}
+            Err(error) => {
+                log::debug!("the watcher lost its connection: {}", error.chain());
+                watcher = None;
+            }
+        }
+    }
+}

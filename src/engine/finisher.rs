@@ -1,0 +1,208 @@
+//! The finisher: writes the ends of attempts, in batches.
+//!
+//! Failures: the database is away – reports wait here, in memory, and are tried again; an unknown
+//! outcome – each is read back by its nonce before it is written again or given up, never blindly
+//! repeated; refused – counted and logged, the task belongs to somebody else. After the end of a life
+//! its results may still be written as long as nobody has raised the token: that is I1, not luck.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::lane::Lane;
+use super::running::Entry;
+use super::shared::{Report, Shared};
+use super::stop::Ending;
+use crate::handlers::{Ended, StopKind};
+use crate::protocol::ids::Incarnation;
+use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
+use crate::protocol::task::{AttemptResult, Reason, Wish};
+use crate::store::{Finish, FinishOutcome, FinishState, Finisher as Who, StoreError};
+
+/// Reports of one batch.
+const BATCH: usize = 1_000;
+
+/// How long the first report of a batch waits for more.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// See the module.
+pub struct Finisher {
+    shared: Arc<Shared>,
+    lane: Lane,
+    pending: Vec<(Incarnation, Finish)>,
+    failed: u32,
+}
+
+impl Finisher {
+    /// Of an engine.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let lane = Lane::new("finish", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
+        Self { shared, lane, pending: Vec::new(), failed: 0 }
+    }
+
+    /// One pass: takes in what ended, writes what it can. False when the loop should end.
+    pub fn step(&mut self) -> bool {
+        let now = self.shared.clock.lease_now();
+        let patience = self.shared.options.statement_timeout + Duration::from_secs(1);
+        self.shared.pulses.finisher.turn(now, patience * 2);
+        self.gather();
+        if !self.pending.is_empty() {
+            self.write();
+        }
+        !(self.shared.stop.ends_loops() && self.pending.is_empty() && self.shared.reports.1.is_empty())
+            && self.shared.stop.ending() < Ending::All
+    }
+
+    fn gather(&mut self) {
+        let reports = self.shared.reports.1.clone();
+        let mut wait = if self.pending.is_empty() { Duration::from_millis(200) } else { self.retry_delay() };
+        while self.pending.len() < BATCH {
+            match reports.recv_timeout(wait) {
+                Ok(report) => {
+                    self.take(report);
+                    wait = if self.failed == 0 && reports.is_empty() { GATHER } else { Duration::ZERO };
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn retry_delay(&self) -> Duration {
+        Duration::from_millis(50) * 2u32.saturating_pow(self.failed.min(4))
+    }
+
+    fn take(&mut self, report: Report) {
+        let Some(entry) = self.shared.running.end(&report.held) else { return };
+        if entry.takes_slot {
+            self.shared.wake_dispatcher();
+        }
+        match to_finish(&self.shared, &entry, report.ended) {
+            Some(finish) => self.pending.push((entry.incarnation, finish)),
+            // The life is over and the attempt was stopped for it: the next registration hands it back.
+            None => self.shared.running.reported([&report.held]),
+        }
+    }
+
+    fn write(&mut self) {
+        let mut by_owner: BTreeMap<Incarnation, Vec<Finish>> = BTreeMap::new();
+        for (incarnation, finish) in self.pending.drain(..) {
+            by_owner.entry(incarnation).or_default().push(finish);
+        }
+        for (incarnation, ends) in by_owner {
+            self.write_for(incarnation, ends);
+        }
+    }
+
+    fn write_for(&mut self, incarnation: Incarnation, ends: Vec<Finish>) {
+        let who = Who { incarnation, name: self.shared.options.name.clone() };
+        let batch = Arc::new(ends);
+        let sent = Arc::clone(&batch);
+        let timeout = self.shared.options.statement_timeout + Duration::from_secs(1);
+        match self.lane.call("finish", timeout, move |store| store.finish(&who, &sent)) {
+            Ok(outcomes) => {
+                self.failed = 0;
+                self.settle(&batch, &outcomes);
+            }
+            Err(StoreError::Unknown { step, source }) => {
+                log::warn!("the outcome of {step} is unknown ({source}): reading {} ends back", batch.len());
+                self.failed += 1;
+                self.read_back(incarnation, &batch);
+            }
+            Err(error) if error.is_transient() || matches!(error, StoreError::Refused(_)) => {
+                log::warn!("could not write {} ends of attempts yet: {}", batch.len(), error.chain());
+                self.failed += 1;
+                self.pending.extend(batch.iter().map(|end| (incarnation, end.clone())));
+            }
+            Err(error) => {
+                // Kept and tried again: a full disk or a missing right is a person's to mend, and the
+                // result must not be lost meanwhile.
+                log::error!("could not write {} ends of attempts: {}", batch.len(), error.chain());
+                self.failed += 1;
+                self.pending.extend(batch.iter().map(|end| (incarnation, end.clone())));
+            }
+        }
+    }
+
+    fn settle(&self, ends: &[Finish], outcomes: &[FinishOutcome]) {
+        let mut frees_line = false;
+        for (end, outcome) in ends.iter().zip(outcomes) {
+            match outcome {
+                FinishOutcome::Written => frees_line |= end.keyed || end.next != Next::Done,
+                FinishOutcome::Refused => self.refuse(end),
+            }
+        }
+        self.shared.running.reported(ends.iter().map(|end| &end.held));
+        if frees_line {
+            self.shared.wake_dispatcher();
+        }
+    }
+
+    fn refuse(&self, end: &Finish) {
+        if end.unstarted {
+            return;
+        }
+        self.shared.count_refused();
+        log::warn!(
+            "the result ({}) of task {} was refused: its token {} is not current any more",
+            end.result,
+            end.held.task,
+            end.held.token
+        );
+    }
+
+    fn read_back(&mut self, incarnation: Incarnation, ends: &[Finish]) {
+        for end in ends {
+            let held = end.held;
+            let timeout = self.shared.options.statement_timeout;
+            match self.lane.call("read an end back", timeout, move |store| store.read_finish(&held)) {
+                Ok(FinishState::Written) => self.shared.running.reported([&held]),
+                Ok(FinishState::Refused) => {
+                    self.refuse(end);
+                    self.shared.running.reported([&held]);
+                }
+                // Open, or still unknown: written again, under the same token and nonce.
+                Ok(FinishState::Open) | Err(_) => self.pending.push((incarnation, end.clone())),
+            }
+        }
+    }
+}
+
+/// What is written for an end; `None` if the next registration does it.
+fn to_finish(shared: &Shared, entry: &Entry, ended: Ended) -> Option<Finish> {
+    let was_stopped_for = entry.control.as_ref().and_then(|control| control.requested()).map(|stop| stop.kind);
+    if was_stopped_for == Some(StopKind::LeaseLost) && ended.result == AttemptResult::HandedBack {
+        return None;
+    }
+    let task = &entry.task;
+    let kind = shared.options.kinds.get(&task.kind);
+    let policy = kind.map_or_else(Default::default, |kind| kind.policy);
+    let retry = kind.map_or_else(Default::default, |kind| kind.retry);
+    let budget = Budget { retry, failures: task.failures, roll: fastrand::f64() };
+    let request =
+        Request { retry_after: ended.retry_after, elsewhere: ended.elsewhere, was_elsewhere: task.was_elsewhere };
+    let snooze = ended.retry_after.filter(|_| ended.result == AttemptResult::HandedBack && entry.wish == Wish::None);
+    let unstarted = !ended.started && ended.result == AttemptResult::HandedBack;
+    let next = match snooze {
+        Some(delay) => Next::Wait { delay, reason: Reason::Retry },
+        // What never started was not interrupted: `rerun = "never"` does not hold it.
+        None if unstarted && entry.wish == Wish::None => Next::Ready(task.reason),
+        None => after_attempt(ended.result, entry.wish, &policy, &budget, &request),
+    };
+    let elsewhere = ended.elsewhere && !task.was_elsewhere && matches!(next, Next::Ready(_) | Next::Wait { .. });
+    Some(Finish {
+        held: task.held,
+        keyed: !task.resources.is_empty(),
+        result: ended.result,
+        next,
+        uses_budget: uses_budget(ended.result, &request),
+        not_on: elsewhere.then(|| shared.host.clone()),
+        exit_code: ended.exit_code.or(ended.signal.map(|signal| 128 + signal)),
+        detail: ended.detail,
+        value: ended.value,
+        output: ended.output,
+        output_dropped: ended.output_dropped,
+        unstarted,
+    })
+}

@@ -1,0 +1,45 @@
+//! Watches the guard: if it dies, or is silent for L, nobody would kill what a frozen engine leaves. So
+//! the engine kills its tasks and dies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::Shared;
+use super::stop::Ending;
+use crate::guard::{GuardState, Root, kill_below};
+
+/// What the process exits with: an internal error that a restart mends.
+const EXIT_CODE: i32 = 1;
+
+/// The loop. Without a guard there is nothing to watch.
+pub fn guard_loop(shared: &Arc<Shared>) {
+    let Some(guard) = &shared.guard else { return };
+    let lease = shared.options.timing.lease();
+    while shared.stop.ending() < Ending::All {
+        shared.pulses.guard.turn(shared.clock.lease_now(), lease);
+        match guard.wait_tick(lease) {
+            // Ticks come every second or so; the pause keeps the loop from spinning on a flood of them.
+            GuardState::Alive => drop(shared.stop.wait(Ending::All, Duration::from_millis(100))),
+            state if shared.stop.ending() < Ending::All => die(shared, state),
+            _ => {}
+        }
+    }
+    shared.pulses.guard.end();
+}
+
+fn die(shared: &Arc<Shared>, state: GuardState) -> ! {
+    log::error!(
+        "the guard is {}: killing all tasks and dying",
+        if state == GuardState::Gone { "gone" } else { "silent" }
+    );
+    if let Some(commands) = &shared.commands {
+        commands.spawner().close_gate();
+    }
+    let me = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    let report = kill_below(me, Root::Excluded, &[], shared.options.timing.kill_budget());
+    if !report.is_clean() {
+        log::error!("these processes do not die: {:?}", report.left);
+    }
+    // SAFETY: ends the process at once; no destructor may hang on the database now.
+    unsafe { nix::libc::_exit(EXIT_CODE) }
+}

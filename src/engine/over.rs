@@ -1,0 +1,142 @@
+//! The end of an incarnation: what happens at L without an accepted beat, or when it was fenced.
+//!
+//! ```text
+//!  last accepted beat sent
+//!  │←──────────── L ───────────►│← K/4 →│← K/4 →│← K/2 →│
+//!  │          trusted           │SIGTERM│SIGKILL│ guard │ everything is dead
+//! ```
+//!
+//! The lease watch sleeps until the next of these instants, whatever the database does. At L it closes
+//! the gate and stops what runs (the supervisors of commands count down by themselves too); when
+//! nothing is left but `continue` tasks it says "all clear" to the guard, which would otherwise kill the
+//! process at L + K/2. In-process handlers cannot be killed: if one still runs then, the process aborts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::{Life, Phase, Shared};
+use super::stop::Ending;
+use crate::handlers::StopKind;
+use crate::protocol::ids::Incarnation;
+use crate::protocol::lease::LeasePhase;
+use crate::protocol::task::OnLeaseLoss;
+
+/// Why a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// No accepted beat for L.
+    LeaseLost,
+    /// Zero rows: a peer or a proof has declared it dead.
+    Fenced,
+}
+
+/// Ends the life of `incarnation`: no claim, no spawn, and what runs is told to stop. Idempotent.
+pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
+    {
+        let mut life = shared.life.lock();
+        if life.incarnation != Some(incarnation) || matches!(life.phase, Phase::Over | Phase::Out) {
+            return;
+        }
+        life.phase = Phase::Over;
+    }
+    if let Some(commands) = &shared.commands {
+        commands.spawner().close_gate();
+    }
+    let now = shared.clock.lease_now();
+    let kill_at = match why {
+        Why::LeaseLost => shared.life().lease.kill_at().unwrap_or(now),
+        Why::Fenced => now.after(shared.options.timing.kill_budget() / 4),
+    };
+    if why == Why::LeaseLost {
+        log::error!(
+            "no heartbeat was accepted for {:?}: engine {incarnation} stops everything it runs",
+            shared.options.timing.lease()
+        );
+    }
+    let mut stopped = 0;
+    shared.running.for_each(|entry| {
+        if entry.on_lease_loss == OnLeaseLoss::Continue && why == Why::LeaseLost {
+            return;
+        }
+        stopped += 1;
+        if let Some(control) = &entry.control {
+            control.stop(StopKind::LeaseLost, now, kill_at);
+        }
+    });
+    log::info!("{stopped} tasks are being stopped");
+}
+
+/// Whether nothing of an ended life runs any more, but `continue` tasks.
+pub fn is_clear(shared: &Shared) -> bool {
+    shared.running.count(|entry| entry.on_lease_loss == OnLeaseLoss::Stop && entry.control.is_some()) == 0
+}
+
+/// Names the running `continue` tasks to the guard.
+pub fn tell_continuing(shared: &Shared) {
+    let (Some(guard), Some(commands)) = (&shared.guard, &shared.commands) else { return };
+    let pids = commands.spawner().gate().continuing();
+    if let Err(error) = guard.continuing(&pids) {
+        log::error!("could not name the continuing tasks to the guard: {error}");
+    }
+}
+
+/// The lease watch: one pass; says how long to wait for the next.
+pub fn watch_lease(shared: &Arc<Shared>, cleared: &mut bool) -> Duration {
+    let life = shared.life();
+    let now = shared.clock.lease_now();
+    match life.phase {
+        Phase::Out | Phase::Registered => Duration::from_millis(50),
+        Phase::Live => {
+            *cleared = false;
+            let Some(until) = life.lease.until() else { return Duration::from_millis(50) };
+            if now < until {
+                return until.since(now).min(Duration::from_millis(100));
+            }
+            if let Some(incarnation) = life.incarnation {
+                end_life(shared, incarnation, Why::LeaseLost);
+            }
+            Duration::from_millis(1)
+        }
+        Phase::Over => {
+            if !*cleared {
+                *cleared = clear_up(shared, &life);
+            }
+            Duration::from_millis(if *cleared { 50 } else { 5 })
+        }
+    }
+}
+
+/// Says "all clear" when it is; aborts the process where a handler still runs at L + K/2.
+fn clear_up(shared: &Shared, life: &Life) -> bool {
+    if is_clear(shared) {
+        let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.spawner().gate().continuing());
+        if let Some(guard) = &shared.guard
+            && let Err(error) = guard.all_clear(&pids)
+        {
+            log::error!("could not say all clear to the guard: {error}");
+        }
+        log::info!("all clear: nothing of this life runs any more{}", spared(pids.len()));
+        return true;
+    }
+    let handler_runs = shared.running.count(|entry| !entry.takes_slot && entry.control.is_some()) > 0;
+    if handler_runs && life.lease.phase(shared.clock.lease_now()) >= LeasePhase::Guard {
+        log::error!("a handler still runs after L + K/2: the process aborts, because a thread cannot be killed");
+        std::process::abort();
+    }
+    false
+}
+
+fn spared(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", but {count} tasks that continue") }
+}
+
+/// The loop of the lease watch.
+pub fn lease_loop(shared: &Arc<Shared>) {
+    let mut cleared = false;
+    loop {
+        let span = watch_lease(shared, &mut cleared);
+        if shared.stop.wait(Ending::All, span) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Starts an engine's loops, waits for its end, and ends it in the right order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, unbounded};
+use parking_lot::Mutex;
+
+use super::heartbeat::{Heartbeat, LifeError, Step, is_told_to_stop};
+use super::lane::Lane;
+use super::options::EngineOptions;
+use super::running::Running;
+use super::shared::{Life, Phase, Shared};
+use super::stop::{Ending, Stop};
+use super::{dispatcher, finisher, guard_watch, host, over, sweeper, worker};
+use crate::clock::{Clock, SystemClock};
+use crate::guard::GuardLink;
+use crate::handlers::{CommandOptions, CommandRunner, Identity, Mode, Spawner, SpawnerOptions, StopKind};
+use crate::protocol::engine::Wanted;
+use crate::protocol::ids::Epoch;
+use crate::protocol::lease::Lease;
+use crate::store::Store;
+
+/// An engine could not be started, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The host refused something.
+    #[error("could not {0}")]
+    Host(&'static str, #[source] std::io::Error),
+    /// Its life ended.
+    #[error(transparent)]
+    Life(#[from] LifeError),
+}
+
+/// A running engine.
+pub struct Engine {
+    shared: Arc<Shared>,
+    heartbeat: Option<JoinHandle<Result<(), LifeError>>>,
+    loops: Vec<JoinHandle<()>>,
+    last: Vec<JoinHandle<()>>,
+}
+
+/// Whether the engine owns its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The daemon: the process is a subreaper, and every child that it does not know is a straggler.
+    Daemon,
+    /// Inside somebody else's program.
+    Library,
+}
+
+const STACK: usize = 256 << 10;
+
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    body: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> Result<JoinHandle<()>, EngineError> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(move || body(&shared))
+        .map_err(|e| EngineError::Host("start a thread", e))
+}
+
+impl Engine {
+    /// Starts an engine inside this process, without a guard: a library user's.
+    pub fn start(store: Arc<dyn Store>, options: EngineOptions) -> Result<Self, EngineError> {
+        Self::start_as(store, options, Role::Library, None)
+    }
+
+    /// Starts an engine.
+    pub fn start_as(
+        store: Arc<dyn Store>,
+        options: EngineOptions,
+        role: Role,
+        guard: Option<GuardLink>,
+    ) -> Result<Self, EngineError> {
+        let shared = Arc::new(build(store, options, role, guard)?);
+        let mut loops = vec![
+            spawn("dispatcher", &shared, dispatcher::dispatch_loop)?,
+            spawn("sweeper", &shared, sweeper::sweep_loop)?,
+            spawn("finisher", &shared, finish_loop)?,
+            spawn("watcher", &shared, dispatcher::watch_loop)?,
+        ];
+        if shared.options.kinds.values().any(super::options::Kind::is_handler) {
+            for _ in 0..shared.options.slots.max(1) {
+                // A handler's own code runs on this stack: the platform's default size, not ours.
+                let shared = Arc::clone(&shared);
+                let thread = std::thread::Builder::new().name("handler".into());
+                let thread = thread.spawn(move || worker::handler_loop(&shared));
+                loops.push(thread.map_err(|e| EngineError::Host("start a thread", e))?);
+            }
+        }
+        let last =
+            vec![spawn("lease", &shared, over::lease_loop)?, spawn("guard-watch", &shared, guard_watch::guard_loop)?];
+        let for_beat = Arc::clone(&shared);
+        let heartbeat = std::thread::Builder::new()
+            .name("heartbeat".into())
+            .stack_size(STACK)
+            .spawn(move || beat_loop(&for_beat))
+            .map_err(|e| EngineError::Host("start the heartbeat", e))?;
+        Ok(Self { shared, heartbeat: Some(heartbeat), loops, last })
+    }
+
+    /// Asks for the end: finish what runs (at most `stop_deadline`), hand back the rest, say goodbye.
+    /// Asked a second time, it hands back at once.
+    pub fn stop(&self) {
+        let ending = if self.shared.stop.ending() == Ending::No { Ending::Finish } else { Ending::HandBack };
+        self.shared.stop.ask(ending);
+        self.shared.wake_dispatcher();
+    }
+
+    /// Asks for the end and hands back at once.
+    pub fn hand_back(&self) {
+        self.shared.stop.ask(Ending::HandBack);
+    }
+
+    /// What the loops share, for those who look at a running engine.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Waits until the engine was asked to end (by [`Engine::stop`], an operator, or its life's end),
+    /// and ends it.
+    pub fn wait(mut self) -> Result<(), EngineError> {
+        let heartbeat_ended = self.until_asked();
+        if !heartbeat_ended {
+            self.let_finish();
+            self.hand_back_all();
+        }
+        self.shared.stop.ask(Ending::Loops);
+        self.loops.drain(..).for_each(|thread| drop(thread.join()));
+        let said = if heartbeat_ended { None } else { self.say_goodbye() };
+        self.shared.stop.ask(Ending::All);
+        let result = match self.heartbeat.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result.map_err(EngineError::from),
+            _ => Ok(()),
+        };
+        self.last.drain(..).for_each(|thread| drop(thread.join()));
+        if let (Some(guard), Ok(()), Some(true)) = (&self.shared.guard, &result, said)
+            && let Err(error) = guard.goodbye(0)
+        {
+            log::error!("could not say goodbye to the guard: {error}");
+        }
+        result
+    }
+
+    /// True if the heartbeat ended by itself.
+    fn until_asked(&self) -> bool {
+        loop {
+            if self.shared.stop.wait(Ending::Finish, Duration::from_millis(100)) {
+                return false;
+            }
+            if self.heartbeat.as_ref().is_none_or(JoinHandle::is_finished) {
+                return true;
+            }
+            if is_told_to_stop(&self.shared) {
+                log::info!("operators want this engine to stop");
+                self.shared.stop.ask(Ending::Finish);
+            }
+        }
+    }
+
+    fn let_finish(&self) {
+        let clock = &self.shared.clock;
+        let until = clock.lease_now().after(self.shared.options.stop_deadline);
+        log::info!("stopping: {} tasks still run", self.shared.running.count(|_| true));
+        loop {
+            let idle = self.shared.running.wait_empty(Duration::from_millis(200));
+            let over = clock.lease_now() >= until || deadline_passed(&self.shared);
+            if idle || over || self.shared.stop.ending() >= Ending::HandBack {
+                return;
+            }
+        }
+    }
+
+    /// Stops what still runs; returns when nothing does.
+    fn hand_back_all(&self) {
+        self.shared.stop.ask(Ending::HandBack);
+        let now = self.shared.clock.lease_now();
+        let kill_at = now.after(self.shared.options.timing.kill_budget());
+        self.shared.running.for_each(|entry| {
+            if let Some(control) = &entry.control {
+                control.stop(StopKind::HandBack, now, kill_at);
+            }
+        });
+        let limit = self.shared.options.timing.dead_after();
+        if !self.shared.running.wait_empty(limit) {
+            log::error!("some attempts did not end: {}", self.shared.running.count(|_| true));
+        }
+    }
+
+    /// Writes `stopped`, which makes peers act at once; only when nothing is left. False if it could not
+    /// be written: then peers wait for T, or for the guard's proof.
+    fn say_goodbye(&self) -> Option<bool> {
+        let life = self.shared.life();
+        let Some(incarnation) = life.incarnation else { return Some(true) };
+        if self.shared.running.count(|_| true) > 0 {
+            return Some(false);
+        }
+        let mut lane = Lane::new("stop", Arc::clone(&self.shared.store), Arc::clone(&self.shared.abandoned));
+        let timeout = self.shared.options.timing.query_timeout().max(Duration::from_secs(1));
+        for _ in 0..3 {
+            match lane.call("stop", timeout, move |store| store.stop(incarnation)) {
+                Ok(_) => {
+                    log::info!("engine {} has stopped", self.shared.options.name);
+                    let _ = lane.call("wake", timeout, |store| store.wake());
+                    return Some(true);
+                }
+                Err(error) => log::warn!("could not write the goodbye: {}", error.chain()),
+            }
+        }
+        Some(false)
+    }
+}
+
+/// A drain or stop with a deadline that is over, by the database's clock as of the last beat.
+fn deadline_passed(shared: &Shared) -> bool {
+    let life = shared.life();
+    let now = life.meta.as_ref().map(|meta| meta.now);
+    matches!((life.wanted_deadline, now), (Some(deadline), Some(now)) if now >= deadline)
+}
+
+fn build(
+    store: Arc<dyn Store>,
+    options: EngineOptions,
+    role: Role,
+    guard: Option<GuardLink>,
+) -> Result<Shared, EngineError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let known = match &options.state_dir {
+        Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
+        None => Epoch::new(0),
+    };
+    let commands = commands(&options, role, &clock)?;
+    let life = Life {
+        incarnation: None,
+        phase: Phase::Out,
+        lease: Lease::new(options.timing),
+        wanted: Wanted::Run,
+        wanted_deadline: None,
+        meta: None,
+        beat: 0,
+    };
+    Ok(Shared {
+        store,
+        clock,
+        host: host::host_name(),
+        running: Running::default(),
+        pulses: super::pulse::Pulses::default(),
+        stop: Stop::default(),
+        abandoned: Arc::new(AtomicUsize::new(0)),
+        commands,
+        guard,
+        refused: AtomicU64::new(0),
+        reconcile: AtomicBool::new(false),
+        known_epoch: Mutex::new(known),
+        life: Mutex::new(life),
+        own_beats: bounded(64),
+        wake: bounded(1),
+        reports: unbounded(),
+        jobs: unbounded(),
+        options,
+    })
+}
+
+fn commands(options: &EngineOptions, role: Role, clock: &Arc<dyn Clock>) -> Result<Option<CommandRunner>, EngineError> {
+    if options.kinds.values().all(super::options::Kind::is_handler) {
+        return Ok(None);
+    }
+    let mode = if role == Role::Daemon { Mode::Daemon } else { Mode::Library };
+    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock) })
+        .map_err(|e| EngineError::Host("start the spawner", e))?;
+    std::fs::create_dir_all(&options.scratch_dir).map_err(|e| EngineError::Host("make the scratch directory", e))?;
+    let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
+    let command_options = CommandOptions { scratch: options.scratch_dir.clone(), identity };
+    Ok(Some(CommandRunner::new(Arc::new(spawner), command_options)))
+}
+
+fn finish_loop(shared: &Arc<Shared>) {
+    let mut finisher = finisher::Finisher::new(Arc::clone(shared));
+    while finisher.step() {}
+    shared.pulses.finisher.end();
+}
+
+fn beat_loop(shared: &Arc<Shared>) -> Result<(), LifeError> {
+    let mut heartbeat = Heartbeat::new(Arc::clone(shared));
+    loop {
+        match heartbeat.step()? {
+            Step::Ended => return Ok(()),
+            Step::Next(due) => {
+                let wait = due.since(shared.clock.lease_now());
+                // In short pieces: a life that ends (or a stop) wants the next step sooner.
+                let phase = shared.life().phase;
+                let piece = if phase == Phase::Live { wait.min(Duration::from_millis(100)) } else { wait };
+                let mut left = wait;
+                while !left.is_zero() && !shared.stop.wait(Ending::All, piece.min(left)) {
+                    left = due.since(shared.clock.lease_now());
+                    if shared.life().phase != phase {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What this engine has claimed and not yet reported: the table that claims, workers, wishes and
+//! reconciliation share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::handlers::AttemptControl;
+use crate::protocol::ids::{Incarnation, Nonce, TaskId};
+use crate::protocol::task::{OnLeaseLoss, Wish};
+use crate::store::{Claimed, Held};
+
+/// One claimed task.
+#[derive(Clone)]
+pub struct Entry {
+    /// As it was claimed.
+    pub task: Arc<Claimed>,
+    /// Whose claim it is; changes when a `continue` task is adopted.
+    pub incarnation: Incarnation,
+    /// What stops it; `None` before it is started.
+    pub control: Option<Arc<AttemptControl>>,
+    /// What an operator asked for.
+    pub wish: Wish,
+    /// Whether it runs through a lost lease.
+    pub on_lease_loss: OnLeaseLoss,
+    /// It occupies a slot (a command).
+    pub takes_slot: bool,
+    /// It must run alone.
+    pub is_alone: bool,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: BTreeMap<TaskId, Entry>,
+    in_flight: BTreeSet<Nonce>,
+    unreported: BTreeSet<Held>,
+}
+
+/// The table.
+#[derive(Default)]
+pub struct Running {
+    table: Mutex<Table>,
+    changed: Condvar,
+}
+
+impl Running {
+    /// A claim is about to be sent under this nonce.
+    pub fn expect(&self, nonce: Nonce) {
+        self.table.lock().in_flight.insert(nonce);
+    }
+
+    /// The answer came (or the claim was given up): its tasks enter in the same moment as the nonce
+    /// leaves, so that reconciliation never sees one without the other.
+    pub fn settle(&self, nonce: Nonce, claimed: Vec<Entry>) {
+        let mut table = self.table.lock();
+        table.in_flight.remove(&nonce);
+        for entry in claimed {
+            table.entries.insert(entry.task.held.task, entry);
+        }
+    }
+
+    /// The attempt of this task begins. `None` if it was taken out meanwhile.
+    pub fn begin(&self, held: &Held, control: &Arc<AttemptControl>) -> Option<Entry> {
+        let mut table = self.table.lock();
+        let entry = table.entries.get_mut(&held.task).filter(|entry| entry.task.held == *held)?;
+        entry.control = Some(Arc::clone(control));
+        Some(entry.clone())
+    }
+
+    /// The attempt ended: it leaves the table and waits for its report.
+    pub fn end(&self, held: &Held) -> Option<Entry> {
+        let mut table = self.table.lock();
+        if table.entries.get(&held.task).is_none_or(|entry| entry.task.held != *held) {
+            return None;
+        }
+        table.unreported.insert(*held);
+        let entry = table.entries.remove(&held.task);
+        self.changed.notify_all();
+        entry
+    }
+
+    /// Its report was written, refused, or is not needed.
+    pub fn reported<'a>(&self, held: impl IntoIterator<Item = &'a Held>) {
+        let mut table = self.table.lock();
+        for held in held {
+            table.unreported.remove(held);
+        }
+        self.changed.notify_all();
+    }
+
+    /// A snapshot of what is claimed.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.table.lock().entries.values().cloned().collect()
+    }
+
+    /// Does something with each entry.
+    pub fn for_each(&self, mut each: impl FnMut(&mut Entry)) {
+        self.table.lock().entries.values_mut().for_each(&mut each);
+    }
+
+    /// Counts entries.
+    pub fn count(&self, which: impl Fn(&Entry) -> bool) -> usize {
+        self.table.lock().entries.values().filter(|entry| which(entry)).count()
+    }
+
+    /// Whether nothing is claimed, in flight or unreported.
+    pub fn is_idle(&self) -> bool {
+        let table = self.table.lock();
+        table.entries.is_empty() && table.in_flight.is_empty()
+    }
+
+    /// How many ends wait to be written.
+    pub fn unreported_count(&self) -> usize {
+        self.table.lock().unreported.len()
+    }
+
+    /// Whether every report is written.
+    pub fn is_reported(&self) -> bool {
+        let table = self.table.lock();
+        table.entries.is_empty() && table.unreported.is_empty()
+    }
+
+    /// Whether this engine knows the claim: it holds it, waits for its answer, or still has to report it.
+    pub fn knows(&self, held: &Held) -> bool {
+        let table = self.table.lock();
+        table.in_flight.contains(&held.nonce)
+            || table.unreported.contains(held)
+            || table.entries.get(&held.task).is_some_and(|entry| entry.task.held == *held)
+    }
+
+    /// Waits until nothing is claimed, at most `span`. True if nothing is.
+    pub fn wait_empty(&self, span: std::time::Duration) -> bool {
+        let mut table = self.table.lock();
+        if !table.entries.is_empty() {
+            self.changed.wait_while_for(&mut table, |table| !table.entries.is_empty(), span);
+        }
+        table.entries.is_empty()
+    }
+}

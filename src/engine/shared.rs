@@ -1,0 +1,164 @@
+//! What the engine's loops share.
+//!
+//! ```text
+//!            register                  first accepted beat                L without one, or "gone"
+//!   out ─────────────────► registered ─────────────────────► live ─────────────────────────► over
+//!    ▲                                                                                          │
+//!    └───────────────── everything killed, all clear said; the next contact registers anew ◄───┘
+//! ```
+//!
+//! The phase lives under one lock. `over` is entered by whoever notices first (the lease watch at L, the
+//! heartbeat on "gone"), and it is final for that incarnation: a late answer to one of its beats is
+//! ignored, because what it ran has been told to die.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use super::options::EngineOptions;
+use super::pulse::Pulses;
+use super::running::Running;
+use super::stop::{Ending, Stop};
+use crate::clock::Clock;
+use crate::guard::GuardLink;
+use crate::handlers::{CommandRunner, Ended};
+use crate::protocol::engine::{Mode, Wanted, mode};
+use crate::protocol::ids::{Epoch, Incarnation};
+use crate::protocol::lease::{Lease, LeasePhase};
+use crate::protocol::time::{LeaseInstant, Timestamp};
+use crate::store::{Held, Meta, Store};
+
+/// Where an incarnation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// There is none.
+    Out,
+    /// It has a row; nothing may be claimed before its first accepted beat.
+    Registered,
+    /// Its lease is trusted.
+    Live,
+    /// Its lease ended, or it was fenced.
+    Over,
+}
+
+/// The present life.
+#[derive(Debug, Clone)]
+pub struct Life {
+    /// Which.
+    pub incarnation: Option<Incarnation>,
+    /// Where it is.
+    pub phase: Phase,
+    /// Its lease.
+    pub lease: Lease,
+    /// What operators want of the name.
+    pub wanted: Wanted,
+    /// By when what runs is handed back, by the database's clock as of the last beat.
+    pub wanted_deadline: Option<Timestamp>,
+    /// As of the last beat.
+    pub meta: Option<Meta>,
+    /// Its last accepted beat.
+    pub beat: i64,
+}
+
+/// An attempt that ended, on its way to the finisher.
+pub struct Report {
+    /// The claim.
+    pub held: Held,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+/// See the module.
+pub struct Shared {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// What it was told.
+    pub options: EngineOptions,
+    /// Host name, for the row and for tasks that are barred from a host.
+    pub host: String,
+    /// What is claimed.
+    pub running: Running,
+    /// Whether the loops turn.
+    pub pulses: Pulses,
+    /// The wish to end.
+    pub stop: Stop,
+    /// Database calls that hang.
+    pub abandoned: Arc<AtomicUsize>,
+    /// Runs commands; `None` where no kind is a command.
+    pub commands: Option<CommandRunner>,
+    /// The guard; `None` without one.
+    pub guard: Option<GuardLink>,
+    /// Results that were refused.
+    pub refused: AtomicU64,
+    /// Something may be owned in the database that this engine does not know of.
+    pub reconcile: AtomicBool,
+    /// The largest epoch ever seen, in memory and in the state file.
+    pub known_epoch: Mutex<Epoch>,
+    pub(super) life: Mutex<Life>,
+    pub(super) own_beats: (Sender<LeaseInstant>, Receiver<LeaseInstant>),
+    pub(super) wake: (Sender<()>, Receiver<()>),
+    pub(super) reports: (Sender<Report>, Receiver<Report>),
+    pub(super) jobs: (Sender<Held>, Receiver<Held>),
+}
+
+impl Shared {
+    /// The present life, copied.
+    pub fn life(&self) -> Life {
+        self.life.lock().clone()
+    }
+
+    /// The live incarnation, if its lease holds at this moment.
+    pub fn live(&self) -> Option<Incarnation> {
+        let life = self.life.lock();
+        let holds = life.phase == Phase::Live && life.lease.phase(self.clock.lease_now()) == LeasePhase::Valid;
+        life.incarnation.filter(|_| holds)
+    }
+
+    /// Whether claims are allowed: live, wanted, not ending, and the epoch settled.
+    pub fn may_claim(&self) -> Option<Incarnation> {
+        if self.stop.ending() != Ending::No {
+            return None;
+        }
+        let incarnation = self.live()?;
+        let life = self.life.lock();
+        let settled = life.meta.as_ref().is_some_and(|m| m.settled_epoch >= m.raised_epoch && m.identity_matches);
+        (settled && life.wanted == Wanted::Run).then_some(incarnation)
+    }
+
+    /// What the next beat reports.
+    pub fn mode(&self) -> Mode {
+        let life = self.life.lock();
+        let wanted = if self.stop.ending() == Ending::No { life.wanted } else { Wanted::Stop };
+        let ready = life.phase == Phase::Live;
+        drop(life);
+        mode(wanted, self.running.count(|_| true), ready)
+    }
+
+    /// There may be new work.
+    pub fn wake_dispatcher(&self) {
+        // Full means that it is awake already.
+        let _ = self.wake.0.try_send(());
+    }
+
+    /// Remembers the largest epoch.
+    pub fn remember_epoch(&self, epoch: Epoch) {
+        let mut known = self.known_epoch.lock();
+        if epoch > *known {
+            *known = epoch;
+            if let Some(dir) = &self.options.state_dir
+                && let Err(error) = super::epoch_file::write(dir, epoch)
+            {
+                log::warn!("could not remember epoch {} in the state directory: {error}", epoch.as_i64());
+            }
+        }
+    }
+
+    /// One more result was refused.
+    pub fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,355 @@
+//! The sweeper: looks for dead peers, fences them, takes over what they left, and does the slow chores.
+//!
+//! It decides nothing itself: `protocol::liveness` says who is due, `protocol::takeover` (inside the
+//! store's transaction) what becomes of each task. Everything is level-triggered: a sweep that dies half
+//! way is finished by the next one, here or on a peer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::shared::{Phase, Shared};
+use crate::protocol::engine::Proof;
+use crate::protocol::ids::{Epoch, Incarnation};
+use crate::protocol::liveness::{DueFence, Observer, SweepKind};
+use crate::protocol::takeover::Next;
+use crate::protocol::task::AttemptResult;
+use crate::protocol::time::LeaseInstant;
+use crate::store::{EndedPeer, Fence, FenceOutcome, Finish, Finisher, Held, StoreResult, SweepView};
+
+/// Every so many sweeps one reads without the filter and does the slow chores.
+const FULL_EVERY: u64 = 10;
+
+/// Tasks of one takeover transaction: small enough to keep row locks short.
+const TAKEOVER_BATCH: usize = 100;
+
+/// Takeover batches of one peer in one pass; what is left is done by the next pass, or by a peer.
+const BATCHES_MAX: usize = 100;
+
+/// Waiting tasks made due in one transaction.
+const DUE_BATCH: usize = 1_000;
+
+/// See the module.
+pub struct Sweeper {
+    shared: Arc<Shared>,
+    lane: Lane,
+    observer: Observer,
+    count: u64,
+    raised: Option<Epoch>,
+    unsettled: Option<(Epoch, LeaseInstant)>,
+    unacknowledged: BTreeMap<Incarnation, LeaseInstant>,
+    purge_at: LeaseInstant,
+    failed: bool,
+}
+
+impl Sweeper {
+    /// Of an engine.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let lane = Lane::new("sweep", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
+        let observer = Observer::new(&shared.options.timing);
+        let purge_at = shared.clock.lease_now().after(Duration::from_secs(fastrand::u64(30..90)));
+        Self {
+            shared,
+            lane,
+            observer,
+            count: 0,
+            raised: None,
+            unsettled: None,
+            unacknowledged: BTreeMap::new(),
+            purge_at,
+            failed: false,
+        }
+    }
+
+    fn call<T: Send + 'static>(
+        &mut self,
+        step: &'static str,
+        body: impl FnOnce(&dyn crate::store::Store) -> StoreResult<T> + Send + 'static,
+    ) -> StoreResult<T> {
+        let timeout = self.shared.options.statement_timeout;
+        self.shared.pulses.sweeper.turn(self.shared.clock.lease_now(), timeout * 2);
+        self.lane.call(step, timeout, body)
+    }
+
+    /// One pass; how long to wait for the next.
+    pub fn step(&mut self) -> Duration {
+        let interval = self.shared.options.timing.sweep_interval();
+        self.shared
+            .pulses
+            .sweeper
+            .turn(self.shared.clock.lease_now(), interval * 2 + self.shared.options.statement_timeout);
+        if self.shared.life().phase != Phase::Live {
+            return interval.min(Duration::from_millis(250));
+        }
+        match self.pass() {
+            Ok(wait) => {
+                self.failed = false;
+                wait
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    log::warn!("a sweep failed: {}", error.chain());
+                }
+                interval
+            }
+        }
+    }
+
+    fn pass(&mut self) -> StoreResult<Duration> {
+        self.count += 1;
+        let is_full = self.count.is_multiple_of(FULL_EVERY);
+        let kind = if is_full { SweepKind::Full } else { SweepKind::Filtered };
+        let view = self.call("sweep", move |store| store.sweep(kind))?;
+        let now = self.shared.clock.lease_now();
+        self.note_epoch(&view, now)?;
+        self.observe(&view, kind, now);
+        self.fence_due(&view, now)?;
+        self.finish_ended(&view, now)?;
+        self.find_orphans(&view)?;
+        self.promote(&view, is_full)?;
+        if is_full || self.shared.reconcile.load(Ordering::Acquire) {
+            self.reconcile()?;
+        }
+        self.purge(now)?;
+        Ok(self.wait(&view))
+    }
+
+    /// Not longer than until the next fence or the next waiting task is due.
+    fn wait(&self, view: &SweepView) -> Duration {
+        let now = self.shared.clock.lease_now();
+        let mut wait = self.shared.options.timing.sweep_after(view.live_count);
+        if let Some(due) = self.observer.next_due(view.live_count) {
+            wait = wait.min(due.since(now));
+        }
+        if let Some(due) = view.next_due {
+            wait = wait.min(due.since(view.meta.now));
+        }
+        wait.max(Duration::from_millis(20))
+    }
+
+    fn observe(&mut self, view: &SweepView, kind: SweepKind, now: LeaseInstant) {
+        while let Ok(sent_at) = self.shared.own_beats.1.try_recv() {
+            self.observer.own_beat(sent_at);
+        }
+        let me = self.shared.life().incarnation;
+        let peers: Vec<_> = view.peers.iter().filter(|peer| Some(peer.incarnation) != me).copied().collect();
+        self.observer.observe(now, kind, &peers);
+    }
+
+    fn fence_due(&mut self, view: &SweepView, now: LeaseInstant) -> StoreResult<()> {
+        let due = self.observer.due(now, view.live_count);
+        if self.observer.brakes(view.live_count) {
+            log::error!(
+                "{} of {} engines look dead at once: fencing them one by one, slowly",
+                self.observer.suspect_count(),
+                view.live_count
+            );
+        }
+        for DueFence { incarnation, beat, stood_for } in due {
+            let by = self.shared.options.name.to_string();
+            let fence = Fence { incarnation, beat: Some(beat), proof: Proof::Expiry, by };
+            let outcome = self.call("fence", move |store| store.fence(&fence))?;
+            self.observer.fence_sent(incarnation);
+            if outcome == FenceOutcome::Won {
+                log::warn!("engine {incarnation} is fenced: no beat for {:.1}s", stood_for.as_secs_f64());
+                self.take_over(incarnation)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_ended(&mut self, view: &SweepView, now: LeaseInstant) -> StoreResult<()> {
+        self.unacknowledged.retain(|id, _| view.ended.iter().any(|peer| peer.incarnation == *id));
+        for peer in &view.ended {
+            if self.must_leave_alone(peer, now) {
+                continue;
+            }
+            if self.take_over(peer.incarnation)? {
+                let incarnation = peer.incarnation;
+                if self.call("close", move |store| store.close(incarnation))? {
+                    log::info!("engine {} ({incarnation}) is closed: nothing of it is left", peer.name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An operator's fence of an engine that may still run its tasks waits for its acknowledgement, or
+    /// until this sweeper has itself seen it for L + K.
+    fn must_leave_alone(&mut self, peer: &EndedPeer, now: LeaseInstant) -> bool {
+        if peer.proof != Proof::Operator || peer.acknowledged {
+            return false;
+        }
+        let seen = *self.unacknowledged.entry(peer.incarnation).or_insert(now);
+        now.since(seen) < peer.dead_after
+    }
+
+    /// True if nothing was left over or skipped.
+    fn take_over(&mut self, owner: Incarnation) -> StoreResult<bool> {
+        let (mut ready, mut parked) = (0, 0);
+        let mut is_whole = false;
+        for _ in 0..BATCHES_MAX {
+            let by = self.shared.options.name.to_string();
+            let report = self.call("take over", move |store| store.take_over(owner, &by, TAKEOVER_BATCH))?;
+            ready += report.ready;
+            parked += report.parked;
+            is_whole = !report.more && report.skipped == 0;
+            if !report.more {
+                break;
+            }
+        }
+        if ready + parked > 0 {
+            log::warn!(
+                "took over {} tasks of engine {owner}: {ready} are ready again, {parked} are not",
+                ready + parked
+            );
+            self.shared.wake_dispatcher();
+            // Peers with free slots learn of it at once; that it fails costs them only their poll.
+            let _ = self.call("wake", |store| store.wake());
+        }
+        Ok(is_whole)
+    }
+
+    /// Once per T in the whole cluster: claims that committed after their engine was closed.
+    fn find_orphans(&mut self, view: &SweepView) -> StoreResult<()> {
+        let every = view.takeover_max.max(Duration::from_secs(1));
+        if view.meta.now.since(view.orphan_scan_at) < every && view.orphan_scan_at <= view.meta.now {
+            return Ok(());
+        }
+        let Some(owners) = self.call("look for orphans", move |store| store.find_orphans(every))? else {
+            return Ok(());
+        };
+        for owner in owners {
+            log::warn!("found tasks of engine {owner}, whose row is closed: a claim of it committed late");
+            self.take_over(owner)?;
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, view: &SweepView, lines: bool) -> StoreResult<()> {
+        if !lines && view.next_due.is_none_or(|due| due > view.meta.now) {
+            return Ok(());
+        }
+        let count = self.call("make tasks due", move |store| store.promote_due(DUE_BATCH, lines))?;
+        if count > 0 {
+            self.shared.wake_dispatcher();
+            let _ = self.call("wake", |store| store.wake());
+        }
+        Ok(())
+    }
+
+    // ---- epochs -------------------------------------------------------------------------------------
+
+    /// A raise restarts all observations; claims go on when this engine has watched the new epoch for
+    /// the largest T of live rows, so that nothing that was claimed before can still run.
+    fn note_epoch(&mut self, view: &SweepView, now: LeaseInstant) -> StoreResult<()> {
+        if self.raised.replace(view.meta.raised_epoch) != Some(view.meta.raised_epoch) {
+            self.observer.restart();
+            self.shared.reconcile.store(true, Ordering::Release);
+        }
+        if view.meta.settled_epoch >= view.meta.raised_epoch {
+            self.unsettled = None;
+            return Ok(());
+        }
+        let epoch = view.meta.epoch;
+        let since = match self.unsettled {
+            Some((known, since)) if known == epoch => since,
+            _ => {
+                self.unsettled = Some((epoch, now));
+                return Ok(());
+            }
+        };
+        if now.since(since) >= view.takeover_max && self.call("settle", move |store| store.settle_epoch(epoch))? {
+            log::warn!("epoch {} is settled: claims go on", epoch.as_i64());
+        }
+        Ok(())
+    }
+
+    // ---- what this engine owns ------------------------------------------------------------------------
+
+    /// Compares what the database says this engine owns with what it knows: hands back what it does not
+    /// know, and kills what is not its own any more.
+    fn reconcile(&mut self) -> StoreResult<()> {
+        let Some(incarnation) = self.shared.live() else { return Ok(()) };
+        self.shared.reconcile.store(false, Ordering::Release);
+        let before: Vec<Held> = self.shared.running.entries().iter().map(|e| e.task.held).collect();
+        let owned = self.call("read what is owned", move |store| store.owned(incarnation))?;
+        let unknown: Vec<Held> = owned.iter().filter(|held| !self.shared.running.knows(held)).copied().collect();
+        if !unknown.is_empty() {
+            log::warn!("handing back {} claims that this engine does not know (their answer was lost)", unknown.len());
+            self.hand_back(incarnation, &unknown)?;
+        }
+        self.drop_foreign(&before, &owned);
+        Ok(())
+    }
+
+    fn hand_back(&mut self, incarnation: Incarnation, held: &[Held]) -> StoreResult<()> {
+        let who = Finisher { incarnation, name: self.shared.options.name.clone() };
+        let ends: Vec<Finish> = held.iter().map(|held| unstarted(*held)).collect();
+        self.call("hand back", move |store| store.finish(&who, &ends))?;
+        self.shared.wake_dispatcher();
+        Ok(())
+    }
+
+    /// What was held before the read and is not in it has a raised token (requeued, or lost by a
+    /// failover): its result would be refused, so it is stopped.
+    fn drop_foreign(&self, before: &[Held], owned: &[Held]) {
+        let now = self.shared.clock.lease_now();
+        let kill_at = now.after(self.shared.options.timing.kill_budget() / 4);
+        self.shared.running.for_each(|entry| {
+            let held = &entry.task.held;
+            if before.contains(held) && !owned.contains(held) {
+                log::warn!("task {} is not this engine's any more: stopping it", held.task);
+                if let Some(control) = &entry.control {
+                    control.stop(crate::handlers::StopKind::LeaseLost, now, kill_at);
+                }
+            }
+        });
+    }
+
+    // ---- retention --------------------------------------------------------------------------------------
+
+    fn purge(&mut self, now: LeaseInstant) -> StoreResult<()> {
+        if now < self.purge_at {
+            return Ok(());
+        }
+        let retention = self.shared.options.retention;
+        let deleted = self.call("purge", move |store| store.purge(&retention, 1_000))?;
+        // A full batch means that more is due; small ones with pauses leave the others room.
+        let pause = if deleted >= 1_000 { Duration::from_secs(1) } else { Duration::from_secs(60) };
+        self.purge_at = now.after(pause);
+        Ok(())
+    }
+}
+
+fn unstarted(held: Held) -> Finish {
+    Finish {
+        held,
+        // The longer path: nobody here knows whether it names resources.
+        keyed: true,
+        result: AttemptResult::HandedBack,
+        next: Next::Ready(crate::protocol::task::Reason::HandedBack),
+        uses_budget: false,
+        not_on: None,
+        exit_code: None,
+        detail: Some("its claim's answer was lost".into()),
+        value: None,
+        output: Vec::new(),
+        output_dropped: 0,
+        unstarted: true,
+    }
+}
+
+/// The loop of the sweeper.
+pub fn sweep_loop(shared: &Arc<Shared>) {
+    let mut sweeper = Sweeper::new(Arc::clone(shared));
+    loop {
+        let wait = sweeper.step();
+        if shared.stop.wait(super::stop::Ending::Loops, wait) {
+            shared.pulses.sweeper.end();
+            return;
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Runs attempts: commands on a thread each, Rust handlers on a few threads that live as long as the
+//! engine.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::options::{Kind, Work};
+use super::running::Entry;
+use super::shared::{Phase, Report, Shared};
+use super::stop::Ending;
+use crate::handlers::{Attempt, AttemptControl, CommandSpec, Context, Ended, Handler, StopKind, run_caught};
+use crate::protocol::engine::Wanted;
+use crate::protocol::task::{AttemptResult, Wish};
+use crate::store::Held;
+
+/// A supervisor's stack holds no buffers; those lie on the heap.
+const STACK: usize = 256 << 10;
+
+/// Grace of a kind's commands.
+pub fn grace(kind: Option<&Kind>) -> Duration {
+    match kind.map(|kind| &kind.work) {
+        Some(Work::Command(spec)) => spec.grace,
+        _ => Duration::ZERO,
+    }
+}
+
+fn attempt(shared: &Shared, entry: &Entry, kind: &Kind) -> Attempt {
+    let task = &entry.task;
+    Attempt {
+        task: task.held.task,
+        kind: task.kind.clone(),
+        queue: kind.queue.clone(),
+        resources: task.resources.clone(),
+        attempt: task.attempt,
+        attempts_max: kind.retry.max.max(1),
+        reason: task.reason,
+        token: task.held.token,
+        payload: Arc::from(task.payload.as_slice()),
+        engine: shared.options.name.clone(),
+        cluster: shared.options.cluster.clone(),
+    }
+}
+
+fn report(shared: &Shared, held: Held, ended: Ended) {
+    // The finisher ends after the last attempt, so there is a receiver.
+    let _ = shared.reports.0.send(Report { held, ended });
+}
+
+/// Starts the attempt of a command on a thread of its own.
+pub fn start_command(shared: &Arc<Shared>, held: Held, spec: Arc<CommandSpec>) {
+    let for_thread = Arc::clone(shared);
+    let spawned = std::thread::Builder::new()
+        .name("attempt".into())
+        .stack_size(STACK)
+        .spawn(move || run_command(&for_thread, held, &spec));
+    if let Err(error) = spawned {
+        log::error!("no thread for task {}: {error}", held.task);
+        report(shared, held, Ended::not_started(AttemptResult::HandedBack, "the host gives no further thread"));
+    }
+}
+
+fn run_command(shared: &Arc<Shared>, held: Held, spec: &CommandSpec) {
+    let ended = match AttemptControl::new() {
+        Ok(control) => command(shared, &held, spec, &control),
+        Err(error) => Ended::not_started(AttemptResult::HandedBack, &format!("no file descriptor: {error}")),
+    };
+    log::info!("task {} attempt ended: {}{}", held.task, ended.result, detail(&ended));
+    report(shared, held, ended);
+}
+
+fn detail(ended: &Ended) -> String {
+    ended.detail.as_ref().map_or_else(String::new, |detail| format!(" ({detail})"))
+}
+
+fn command(shared: &Arc<Shared>, held: &Held, spec: &CommandSpec, control: &Arc<AttemptControl>) -> Ended {
+    let Some(entry) = shared.running.begin(held, control) else {
+        return Ended::not_started(AttemptResult::HandedBack, "taken away before it started");
+    };
+    let Some(kind) = shared.options.kinds.get(&entry.task.kind) else {
+        return Ended::not_started(AttemptResult::HandedBack, "its kind is not known here");
+    };
+    apply_early(shared, &entry, control);
+    log::info!("task {} {} attempt {} starts", held.task, entry.task.kind, entry.task.attempt);
+    match &shared.commands {
+        Some(commands) => commands.run(spec, &attempt(shared, &entry, kind), control),
+        None => Ended::not_started(AttemptResult::HandedBack, "this engine runs no commands"),
+    }
+}
+
+/// Wishes and ends of life that came between the claim and the start.
+fn apply_early(shared: &Shared, entry: &Entry, control: &AttemptControl) {
+    let now = shared.clock.lease_now();
+    let over = shared.life().phase == Phase::Over || shared.life().incarnation != Some(entry.incarnation);
+    let kind = match entry.wish {
+        _ if over => StopKind::LeaseLost,
+        Wish::Cancel => StopKind::Cancel,
+        Wish::Hold => StopKind::Hold,
+        Wish::Requeue => StopKind::Requeue,
+        Wish::None => return,
+    };
+    control.stop(kind, now, now);
+}
+
+/// The loop of one handler thread.
+pub fn handler_loop(shared: &Arc<Shared>) {
+    let jobs = shared.jobs.1.clone();
+    loop {
+        match jobs.recv_timeout(Duration::from_millis(200)) {
+            Ok(held) => run_handler(shared, held),
+            Err(_) if shared.stop.ends_loops() => return,
+            Err(_) => {}
+        }
+    }
+}
+
+fn run_handler(shared: &Arc<Shared>, held: Held) {
+    let ended = match AttemptControl::new() {
+        Ok(control) => handle(shared, &held, &control),
+        Err(error) => Ended::not_started(AttemptResult::HandedBack, &format!("no file descriptor: {error}")),
+    };
+    report(shared, held, ended);
+    // The queue of claimed tasks runs low: time to claim ahead.
+    if shared.jobs.1.len() < shared.options.ahead / 2 {
+        shared.wake_dispatcher();
+    }
+}
+
+fn handle(shared: &Arc<Shared>, held: &Held, control: &Arc<AttemptControl>) -> Ended {
+    let back = |why: &str| Ended::not_started(AttemptResult::HandedBack, why);
+    let drains = shared.stop.ending() != Ending::No || shared.life.lock().wanted != Wanted::Run;
+    if drains {
+        return back("the engine takes nothing new");
+    }
+    let Some(entry) = shared.running.begin(held, control) else { return back("taken away before it started") };
+    if shared.live() != Some(entry.incarnation) {
+        // Without a lease nothing new starts; the next registration hands it back.
+        let now = shared.clock.lease_now();
+        control.stop(StopKind::LeaseLost, now, now);
+        return back("the lease was over");
+    }
+    let Some(kind) = shared.options.kinds.get(&entry.task.kind) else { return back("its kind is not known here") };
+    let Work::Handler(handler) = &kind.work else { return back("its kind is a command here") };
+    apply_early(shared, &entry, control);
+    run_one(&**handler, attempt(shared, &entry, kind), control)
+}
+
+fn run_one(handler: &dyn Handler, attempt: Attempt, control: &Arc<AttemptControl>) -> Ended {
+    if control.cancel_flag().load(Ordering::Acquire)
+        && let Some(stop) = control.requested()
+    {
+        return Ended::not_started(stop.kind.result(), stop.kind.word());
+    }
+    run_caught(handler, &Context::new(attempt, Arc::clone(control)))
+}

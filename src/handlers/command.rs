@@ -1,0 +1,142 @@
+//! Runs one attempt of an external command, from its preparation to its last straggler.
+//!
+//! [`CommandRunner::run`] blocks its caller's thread for as long as the attempt takes. It returns only
+//! when nothing of the attempt is left, so a result that is written down afterwards is never followed
+//! by another act of the task (I8).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::control::{AttemptControl, StopKind};
+use super::ended::Ended;
+use super::environment::Identity;
+use super::exit::{End, verdict};
+use super::handler::Attempt;
+use super::prepare::{self, StartError};
+use super::scratch::Scratch;
+use super::spawner::{Running, Spawner};
+use super::spec::CommandSpec;
+use super::streams::{Captured, Streams};
+use super::watch::{Limits, Watch, Watched};
+use crate::protocol::task::{AttemptResult, OnLeaseLoss};
+
+/// What all commands of an engine share.
+#[derive(Debug, Clone)]
+pub struct CommandOptions {
+    /// Where the private directories of attempts are made.
+    pub scratch: PathBuf,
+    /// What the engine adds to each environment.
+    pub identity: Identity,
+}
+
+/// Runs commands. One per engine, shared by its worker threads.
+pub struct CommandRunner {
+    spawner: Arc<Spawner>,
+    options: CommandOptions,
+}
+
+/// What happened to one command.
+struct Seen {
+    end: End,
+    stopped: Option<StopKind>,
+    captured: Captured,
+}
+
+impl CommandRunner {
+    /// Binds a spawner to where and who the engine is.
+    pub fn new(spawner: Arc<Spawner>, options: CommandOptions) -> Self {
+        Self { spawner, options }
+    }
+
+    /// The spawner, whose gate the engine opens and closes.
+    pub fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    /// Runs one attempt to its end.
+    pub fn run(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Ended {
+        let now = self.spawner.clock().lease_now();
+        if let Some(stop) = control.requested().filter(|stop| now >= stop.term_at) {
+            return Ended::not_started(stop.kind.result(), &format!("not started: {}", stop.kind.word()));
+        }
+        match self.run_started(spec, attempt, control) {
+            Ok(seen) => judge(spec, seen),
+            Err(error) => {
+                log::warn!("task {} was not started: {error}", attempt.task);
+                error.ended()
+            }
+        }
+    }
+
+    fn run_started(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Result<Seen, StartError> {
+        let scratch = Scratch::create(&self.options.scratch, attempt)
+            .map_err(StartError::host(format!("make a directory in {}", self.options.scratch.display())))?;
+        let (mut streams, ends) =
+            Streams::open(Arc::clone(&attempt.payload), spec.output_keep).map_err(StartError::host("open pipes"))?;
+        let timer = Watch::timer().map_err(StartError::host("make a timer"))?;
+        let clock = self.spawner.clock();
+        let deadline = spec.timeout.map(|span| clock.wall_now().after(span));
+        let request = prepare::request(spec, attempt, &self.options.identity, scratch.path(), deadline, ends)?;
+        let timeout_at = spec.timeout.map(|span| clock.lease_now().after(span));
+        let running = self.spawner.spawn(request)?;
+        let lease = (spec.on_lease_loss == OnLeaseLoss::Stop).then(|| &**self.spawner.gate());
+        let limits = Limits { timeout_at, grace: spec.grace, lease };
+        control.set_main_pid(Some(running.pid));
+        let watched = Watch::new(&running, &mut streams, control, clock, limits, timer).until_end();
+        self.end(&running, &watched, attempt);
+        control.set_main_pid(None);
+        Ok(Seen { end: watched.end, stopped: watched.stopped, captured: streams.finish() })
+    }
+
+    fn end(&self, running: &Running, watched: &Watched, attempt: &Attempt) {
+        if !self.spawner.strays().end_attempt(running.pid, &watched.killed) {
+            log::error!("processes of task {} were killed, but they hang in the kernel", attempt.task);
+        }
+    }
+}
+
+/// Puts together what is written down.
+fn judge(spec: &CommandSpec, Seen { end, stopped, captured }: Seen) -> Ended {
+    let (exit_code, signal) = match end {
+        End::Exit(code) => (Some(code), None),
+        End::Signal(signal) => (None, Some(signal)),
+        End::Unknown => (None, None),
+    };
+    let Captured { setup_failure, output, dropped, last_line } = captured;
+    if let (Some((stage, errno)), None) = (setup_failure, stopped) {
+        // The program never ran, so its exit code says nothing. Another host may have it.
+        let detail = prepare::setup_failure(stage, errno, spec);
+        return Ended { elsewhere: true, ..Ended::not_started(AttemptResult::Failed, &detail) };
+    }
+    let verdict = verdict(end, stopped, &spec.exit_codes);
+    let ended = Ended {
+        started: setup_failure.is_none(),
+        exit_code,
+        signal,
+        output,
+        output_dropped: dropped,
+        elsewhere: verdict.elsewhere,
+        ..Ended::new(verdict.result)
+    };
+    match headline(end, stopped, spec) {
+        Some(head) => ended.with_detail(&last_line.map_or(head.clone(), |line| format!("{head}: {line}"))),
+        None => ended,
+    }
+}
+
+/// How it ended in a few words; nothing for exit 0, which says enough.
+fn headline(end: End, stopped: Option<StopKind>, spec: &CommandSpec) -> Option<String> {
+    match (stopped, end) {
+        (Some(StopKind::Timeout), _) => {
+            Some(format!("timeout after {}", humantime::format_duration(spec.timeout.unwrap_or_default())))
+        }
+        (Some(kind), _) => Some(kind.word().to_owned()),
+        (None, End::Exit(0)) => None,
+        (None, End::Exit(code)) => Some(format!("exit {code}")),
+        (None, End::Signal(signal)) => Some(match nix::sys::signal::Signal::try_from(signal) {
+            Ok(known) => format!("killed by {known}"),
+            Err(_) => format!("killed by signal {signal}"),
+        }),
+        (None, End::Unknown) => Some("ended, but other code of this process took its exit status".to_owned()),
+    }
+}

@@ -1,0 +1,201 @@
+//! The one thread that forks.
+//!
+//! `PR_SET_PDEATHSIG` follows the *thread* that forked, not the process: a task forked by a worker
+//! thread would be killed when that thread ends. So one thread that lives as long as the engine does
+//! all of it. When it ends, every task that it forked is killed by the kernel, except those that
+//! continue without a lease.
+//!
+//! The thread holds the gate around the check of the lease and the fork, and registers the child
+//! before it lets go (see [`Gate`]). Nothing under the lock can block on anything but memory.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+
+use super::child::{Image, SpawnRequest};
+use super::gate::{Gate, Lease, Refusal};
+use super::reaper::Strays;
+use crate::clock::Clock;
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The gate is closed: the engine is fenced or stops.
+    #[error("the engine starts nothing now")]
+    Closed,
+    /// No accepted beat for L.
+    #[error("the lease was over")]
+    LeaseOver,
+    /// The host gives no further process, or the like.
+    #[error("could not fork")]
+    Fork(#[source] io::Error),
+    /// The spawning thread has ended.
+    #[error("the spawning thread has ended")]
+    Gone,
+}
+
+/// Whether this process is the parent of last resort of its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// An engine: it becomes a subreaper, and every child that it does not know is a straggler, which
+    /// is killed. A process that starts children by other means must admit them ([`Gate::lock`]).
+    Daemon,
+    /// A library in somebody else's process: only process groups and descendants are killed.
+    Library,
+}
+
+/// How a spawner is started.
+#[derive(Clone)]
+pub struct SpawnerOptions {
+    /// Whose child the stragglers become.
+    pub mode: Mode,
+    /// Reads lease time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A process that was forked. It is unreaped as long as its supervisor has not reaped it, so its
+/// number cannot be given to another.
+#[derive(Debug)]
+pub struct Running {
+    /// Main process and group of the attempt.
+    pub pid: i32,
+    /// Readable when it ended; `None` on kernels before 5.3.
+    pub pidfd: Option<OwnedFd>,
+}
+
+struct Order {
+    request: SpawnRequest,
+    reply: Sender<Result<Running, SpawnError>>,
+}
+
+/// Starts processes. Dropping it ends the thread and with it the tasks that still run.
+pub struct Spawner {
+    gate: Arc<Gate>,
+    strays: Strays,
+    clock: Arc<dyn Clock>,
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Spawner {
+    /// Starts the thread. The gate is closed until [`Spawner::open_gate`].
+    pub fn start(options: SpawnerOptions) -> io::Result<Self> {
+        if options.mode == Mode::Daemon {
+            nix::sys::prctl::set_child_subreaper(true)?;
+        }
+        let gate = Arc::new(Gate::default());
+        // Unbuffered would do: a caller waits for its answer in any case.
+        let (orders, inbox) = bounded::<Order>(64);
+        let (thread_gate, clock) = (Arc::clone(&gate), Arc::clone(&options.clock));
+        let thread = std::thread::Builder::new()
+            .name("spawner".to_owned())
+            .spawn(move || serve(&inbox, &thread_gate, &*clock))?;
+        let strays = Strays::new(Arc::clone(&gate), options.mode, Arc::clone(&options.clock));
+        Ok(Self { gate, strays, clock: options.clock, orders: Some(orders), thread: Some(thread) })
+    }
+
+    /// Starts a process, unless the gate is closed or the lease over. Returns after the fork; whether
+    /// the exec worked is told through the request's `setup` pipe.
+    pub fn spawn(&self, request: SpawnRequest) -> Result<Running, SpawnError> {
+        let (reply, answer) = bounded(1);
+        let orders = self.orders.as_ref().ok_or(SpawnError::Gone)?;
+        orders.send(Order { request, reply }).map_err(|_| SpawnError::Gone)?;
+        answer.recv().map_err(|_| SpawnError::Gone)?
+    }
+
+    /// Lets spawns in, under this lease.
+    pub fn open_gate(&self, lease: Lease) {
+        self.gate.open(lease);
+    }
+
+    /// No spawn after this returns.
+    pub fn close_gate(&self) {
+        self.gate.close();
+    }
+
+    /// The gate itself: the heartbeat renews its lease after each accepted beat.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// What sweeps up after ended attempts.
+    pub fn strays(&self) -> &Strays {
+        &self.strays
+    }
+
+    /// The clock it judges leases by.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the spawning thread panicked");
+        }
+    }
+}
+
+fn serve(inbox: &Receiver<Order>, gate: &Gate, clock: &dyn Clock) {
+    // Every signal is blocked here, and so in each child until its handlers are gone. Otherwise a
+    // SIGTERM to a task that was just forked would run the engine's handler in the child and, through
+    // the shared pipe of that handler, stop the engine.
+    if let Err(error) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None) {
+        log::error!("could not block signals in the spawning thread: {error}");
+        return;
+    }
+    for Order { request, reply } in inbox {
+        let outcome = fork(&request, gate, clock);
+        // The child's ends must be closed here before the supervisor can wait for their end.
+        drop(request);
+        if reply.send(outcome).is_err() {
+            log::error!("nobody waits for a process that was just started");
+        }
+    }
+}
+
+fn fork(request: &SpawnRequest, gate: &Gate, clock: &dyn Clock) -> Result<Running, SpawnError> {
+    let image =
+        Image::new(request).ok_or_else(|| SpawnError::Fork(io::Error::other("a standard descriptor is closed")))?;
+    let pid = {
+        let mut inside = gate.enter(clock).map_err(|refusal| match refusal {
+            Refusal::Closed => SpawnError::Closed,
+            Refusal::LeaseOver => SpawnError::LeaseOver,
+        })?;
+        // SAFETY: all signals are blocked in this thread, and the child does nothing but `run`.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: this is the child that was just forked.
+            unsafe { image.run() }
+        }
+        if pid < 0 {
+            return Err(SpawnError::Fork(io::Error::last_os_error()));
+        }
+        inside.admit(pid, request.dies);
+        pid
+    };
+    // The child does the same; whoever comes first, the group exists before anybody signals it. An
+    // error means that it has passed its exec, and then it has done so itself.
+    // SAFETY: plain numbers.
+    unsafe { libc::setpgid(pid, pid) };
+    Ok(Running { pid, pidfd: pidfd_open(pid) })
+}
+
+fn pidfd_open(pid: i32) -> Option<OwnedFd> {
+    // SAFETY: plain numbers; a non-negative result is a descriptor that nobody else owns. It is
+    // close-on-exec by definition, and `pid` is our unreaped child.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0, ptr::null::<u8>());
+        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))
+    }
+}
