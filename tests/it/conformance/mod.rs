@@ -112,6 +112,8 @@ macro_rules! store_cases {
                 a_lost_wake_up_is_found_by_the_slow_sweep;
             races:
                 two_engines_never_own_one_resource_and_its_order_is_kept
+                of_namesakes_that_register_at_once_one_gets_the_name
+                canceling_heads_while_claiming_loses_no_wake_up
                 overlapping_resources_in_any_order_neither_deadlock_nor_overlap
                 four_engines_claim_two_thousand_tasks_each_once
                 a_late_finish_races_the_takeover_and_one_of_them_wins
