@@ -160,6 +160,10 @@ macro_rules! schema_cases {
     };
 }
 
+mod memory {
+    store_cases!(crate::support::databases::on_memory);
+}
+
 mod sqlite {
     store_cases!(crate::support::databases::on_sqlite);
     schema_cases!(crate::support::databases::on_empty_sqlite);
