@@ -9,6 +9,7 @@ use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::TaskState;
 use crate::protocol::time::Timestamp;
+use crate::store::queries::claim::{LOOK_AHEAD, is_behind};
 use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 
 impl State {
@@ -68,20 +69,15 @@ impl State {
     fn claim_keyed(&mut self, c: &Claim, alone: bool, limit: usize, now: Timestamp) -> Vec<Claimed> {
         let (mut take, mut round) = (Vec::new(), Round::default());
         let locked = self.all_lines();
-        for id in self.candidates(c, true, alone) {
-            if take.len() >= limit {
-                break;
+        let candidates = self.candidates(c, true, alone).into_iter().take(limit.saturating_mul(LOOK_AHEAD));
+        for id in candidates {
+            let names = &self.tasks[&id].resources;
+            if take.len() >= limit && !is_behind(id, names, &locked) {
+                continue;
             }
-            match round.place(id, &self.tasks[&id].resources, &locked) {
+            match round.place(id, names, &locked) {
                 Place::Take { stored } => take.push((id, stored)),
                 Place::Behind(_) | Place::Unknown => self.block(id),
-            }
-        }
-        // Those behind the ones that were taken leave the polled path as well.
-        for id in self.candidates(c, true, alone) {
-            let is_taken = take.iter().any(|(taken, _)| *taken == id);
-            if !is_taken && matches!(round.place(id, &self.tasks[&id].resources, &locked), Place::Behind(_)) {
-                self.block(id);
             }
         }
         take.into_iter().filter_map(|(id, stored)| self.take(c, id, stored, now)).collect()

@@ -68,6 +68,7 @@ impl State {
         };
         let plan = decide(&orphan, &end.end);
         (task.lost, task.handed_back, task.charged) = (plan.lost, plan.handed_back, plan.charged);
+        task.engine = Some(name.to_owned());
         let row = AttemptRow {
             attempt: task.attempt,
             engine: name.to_owned(),

@@ -24,7 +24,7 @@ use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 
 /// Candidates with resources are read this many times over, so that two engines that look at the same
 /// head of the queue do not both come back with nothing.
-const LOOK_AHEAD: usize = 4;
+pub const LOOK_AHEAD: usize = 4;
 
 /// See `Store::probe`.
 pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
@@ -158,7 +158,8 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
     Ok(claimed)
 }
 
-fn is_behind(id: TaskId, names: &[ResourceName], locked: &BTreeMap<ResourceName, LockedResource>) -> bool {
+/// Whether somebody else stands before it in one of its lines.
+pub fn is_behind(id: TaskId, names: &[ResourceName], locked: &BTreeMap<ResourceName, LockedResource>) -> bool {
     names.iter().filter_map(|n| locked.get(n)).any(|r| r.owner_task.is_some() || r.head.is_some_and(|head| head < id))
 }
 

@@ -6,6 +6,7 @@ mod engines;
 mod fences;
 mod finishes;
 mod lines;
+mod model;
 mod races;
 mod schema;
 mod takeover;
@@ -110,6 +111,8 @@ macro_rules! store_cases {
                 a_blocked_task_of_two_lines_is_woken_by_the_last_one
                 a_delayed_task_joins_the_line_when_it_is_due
                 a_lost_wake_up_is_found_by_the_slow_sweep;
+            model:
+                random_histories_read_the_same_as_in_memory;
             races:
                 two_engines_never_own_one_resource_and_its_order_is_kept
                 of_namesakes_that_register_at_once_one_gets_the_name

@@ -33,9 +33,7 @@ pub type Case = fn(&Rig);
 
 /// Runs a case in memory.
 pub fn on_memory(case: Case) {
-    let clock = ManualClock::new();
-    let store = MemoryStore::new(Arc::new(clock.clone()));
-    case(&Rig::over(Place::Memory { store, clock }));
+    case(&Rig::memory());
 }
 
 /// Runs a case over a fresh SQLite file.
@@ -77,6 +75,13 @@ impl Rig {
         let url = DatabaseUrl::sqlite(dir.path().join("rekindle.db"));
         let settings = Settings { create: true, statement_timeout: Duration::from_secs(60), ..Settings::new(url) };
         Self::over(Place::Sqlite { settings, _dir: dir })
+    }
+
+    /// An empty store in memory beside this one, for comparison.
+    pub fn memory() -> Self {
+        let clock = ManualClock::new();
+        let store = MemoryStore::new(Arc::new(clock.clone()));
+        Self::over(Place::Memory { store, clock })
     }
 
     /// A second store over the same database, as another engine has it.
