@@ -172,11 +172,6 @@ impl ClaimBuilder {
         self
     }
 
-    pub fn on_host(mut self, host: &str) -> Self {
-        self.0.host = host.into();
-        self
-    }
-
     pub fn run(&self, store: &dyn Store) -> Vec<Claimed> {
         store.claim(&self.0).unwrap()
     }
