@@ -160,7 +160,7 @@ impl CliError {
 
     /// No such kind, with a guess.
     pub fn no_kind<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::not_found(codes::NO_KIND, "kind", name, known).next("rekindle kind list")
+        Self::not_found(codes::NO_KIND, "kind", name, known).next("rekindle config show kind")
     }
 
     /// No such task.

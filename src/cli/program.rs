@@ -223,4 +223,29 @@ mod tests {
             assert!(noun.get_subcommands().all(|verb| HELP.contains(verb.get_name())), "{}", noun.get_name());
         }
     }
+
+    /// `rekindle engine show` and the like, wherever a text tells people to type something.
+    fn commands(text: &str) -> Vec<Vec<&str>> {
+        let is_word = |c: char| c.is_ascii_lowercase();
+        text.split("rekindle ")
+            .skip(1)
+            .map(|rest| rest.split(' ').take(2).map(|word| word.trim_end_matches(|c| !is_word(c))).collect())
+            .collect()
+    }
+
+    #[test]
+    fn every_command_that_a_text_names_is_there() {
+        let program = Program::command();
+        for (code, text) in super::super::codes::ALL {
+            for command in commands(text) {
+                let is_planned = ["kind", "stack", "schedule", "purge", "history", "web"].contains(&command[0]);
+                assert!(!is_planned, "{code}: rekindle {}", command.join(" "));
+                // Prose, such as "a database that rekindle may use".
+                let Some(noun) = program.find_subcommand(command[0]) else { continue };
+                let has_verbs = noun.get_subcommands().next().is_some();
+                let is_there = !has_verbs || noun.find_subcommand(command[1]).is_some();
+                assert!(is_there, "{code}: rekindle {}", command.join(" "));
+            }
+        }
+    }
 }

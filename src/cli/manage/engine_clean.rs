@@ -40,12 +40,8 @@ pub fn run(args: &EngineCleanArgs, flags: &GlobalFlags) -> Result<Exit, CliError
     let session = Session::open(flags, &load_config(flags)?, Access::Current)?;
     let (now, rows) = session.read("listing engines", |store| store.engines())?;
     check_names(args, &rows)?;
-    let (older_than, names) = (args.older_than, args.names.clone());
-    let found = {
-        let names = names.clone();
-        session.read("looking for engines to forget", move |store| store.forget_engines(older_than, &names, true))?
-    };
-    if let Some(busy) = args.names.iter().find(|name| is_busy(name, &rows, &found, now, older_than)) {
+    let found = candidates(&session, args, now, &rows)?;
+    if let Some(busy) = args.names.iter().find(|name| is_busy(name, &rows, &found, now, args.older_than)) {
         let what = format!("{busy} has ended but its tasks are not taken over yet; try again in a moment");
         return Err(CliError::refused(codes::ENGINE_BUSY, what).next(format!("rekindle engine show {busy}")));
     }
@@ -53,8 +49,40 @@ pub fn run(args: &EngineCleanArgs, flags: &GlobalFlags) -> Result<Exit, CliError
         return tell(&found, now, args, flags, args.dry_run);
     }
     consent::moderate(flags, &format!("forget {}", lives(&found, now)))?;
-    let gone = session.write("forgetting engines", move |store| store.forget_engines(older_than, &names, false))?;
+    let (older_than, names, lives) = (args.older_than, args.names.clone(), found);
+    let gone = session.write("forgetting engines", move |store| {
+        // Where no engine is left to do it: a life that owns nothing is closed first.
+        for life in &lives {
+            store.close(life.incarnation)?;
+        }
+        store.forget_engines(older_than, &names, false)
+    })?;
     tell(&gone, now, args, flags, false)
+}
+
+/// Lives that ended long enough ago and own no task.
+fn candidates(
+    session: &Session,
+    args: &EngineCleanArgs,
+    now: Timestamp,
+    rows: &[EngineRow],
+) -> Result<Vec<EngineRow>, CliError> {
+    let is_named = |row: &&EngineRow| args.names.is_empty() || args.names.contains(&row.name);
+    let over: Vec<EngineRow> =
+        rows.iter().filter(is_named).filter(|row| is_over(row, now, args.older_than)).cloned().collect();
+    session.read("looking for engines to forget", move |store| {
+        let mut found = Vec::new();
+        for row in over {
+            if store.owned(row.incarnation)?.is_empty() {
+                found.push(row);
+            }
+        }
+        Ok(found)
+    })
+}
+
+fn is_over(row: &EngineRow, now: Timestamp, older_than: Duration) -> bool {
+    row.state != EngineState::Live && row.ended_at.is_some_and(|at| now.since(at) >= older_than)
 }
 
 fn check_names(args: &EngineCleanArgs, rows: &[EngineRow]) -> Result<(), CliError> {
@@ -77,8 +105,8 @@ fn check_names(args: &EngineCleanArgs, rows: &[EngineRow]) -> Result<(), CliErro
 
 /// Ended long enough ago, and yet not among what can be forgotten: it still owns something.
 fn is_busy(name: &EngineName, rows: &[EngineRow], found: &[EngineRow], now: Timestamp, older_than: Duration) -> bool {
-    let is_over = |row: &&EngineRow| row.name == *name && row.ended_at.is_some_and(|at| now.since(at) >= older_than);
-    rows.iter().filter(is_over).any(|row| !found.iter().any(|gone| gone.incarnation == row.incarnation))
+    let mut over = rows.iter().filter(|row| row.name == *name && is_over(row, now, older_than));
+    over.any(|row| !found.iter().any(|gone| gone.incarnation == row.incarnation))
 }
 
 /// `app3 (fenced 4m10s ago), app4 (stopped 2d ago)`.

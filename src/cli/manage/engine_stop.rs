@@ -10,7 +10,7 @@ use crate::protocol::engine::Wanted;
 
 use super::shared::engine_wish::{Names, Wish, run as run_wish};
 
-/// Drain, then end the process; it stays stopped until: rekindle engine resume NAME, and a start
+/// Drain, then end the process with exit 0, so that systemd does not start it again
 ///
 /// Exit codes: 0 requested (with --wait: stopped), 4 no such engine, 5 --timeout or --deadline was over.
 #[derive(clap::Args, Debug, Clone)]

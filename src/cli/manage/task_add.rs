@@ -18,11 +18,11 @@ use crate::config::{Config, guess};
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{KindName, ResourceName, TaskId};
 use crate::protocol::task::TaskState;
-use crate::store::NewTask;
+use crate::store::{NewTask, TaskState4Wait};
 
 use super::shared::many::{Common, read, sorted};
 use super::shared::payload::{self, refusal};
-use super::shared::waiting::wait;
+use super::shared::waiting::wait_from;
 
 /// Add one task, or with --many one per JSON line: {"payload": …, "resources": […]}
 ///
@@ -84,7 +84,12 @@ pub fn run(args: &TaskAddArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let ids = session.write("adding tasks", move |store| store.add(&tasks, &by))?;
     session.wake();
     report(args, flags, &ids, &facts)?;
-    if args.wait { wait(&session, &ids, flags) } else { Ok(Exit::Ok) }
+    if !args.wait {
+        return Ok(Exit::Ok);
+    }
+    let told = |state| TaskState4Wait { state, attempt: 0, engine: None, error: None };
+    let seen = ids.iter().zip(&facts).map(|(id, (state, _))| (*id, told(*state))).collect();
+    wait_from(&session, &ids, seen, flags)
 }
 
 fn gather(args: &TaskAddArgs) -> Result<Vec<NewTask>, CliError> {

@@ -77,8 +77,17 @@ impl Patience {
 
 /// Waits until all have ended. 0 all are done, 1 some are not, 4 one is not known, 5 the time is over.
 pub fn wait(session: &Session, ids: &[TaskId], flags: &GlobalFlags) -> Result<Exit, CliError> {
+    wait_from(session, ids, BTreeMap::new(), flags)
+}
+
+/// As [`wait`], for tasks of which somebody was already told how they stand.
+pub fn wait_from(
+    session: &Session,
+    ids: &[TaskId],
+    mut seen: BTreeMap<TaskId, TaskState4Wait>,
+    flags: &GlobalFlags,
+) -> Result<Exit, CliError> {
     let mut patience = Patience::new(flags.timeout);
-    let mut seen: BTreeMap<TaskId, TaskState4Wait> = BTreeMap::new();
     let tells = flags.output == Format::Table && ids.len() <= TOLD_MAX;
     loop {
         let open: Vec<TaskId> =
