@@ -161,12 +161,13 @@ impl Stmt {
 
     /// Binds a text.
     pub fn text(&mut self, value: impl Into<String>) -> String {
-        self.push(Bind::Text(Some(value.into())))
+        self.opt_text(Some(value.into()))
     }
 
-    /// Binds a text or NULL.
+    /// Binds a text or NULL. PostgreSQL cannot store U+0000, and SQLite's own functions stop at it: what a
+    /// program printed must not make its end unwritable.
     pub fn opt_text(&mut self, value: Option<String>) -> String {
-        self.push(Bind::Text(value))
+        self.push(Bind::Text(value.map(|text| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text })))
     }
 
     /// Binds bytes.
@@ -250,7 +251,7 @@ fn as_int(bind: &Bind) -> Option<i64> {
 }
 
 fn as_text(bind: &Bind) -> Option<String> {
-    if let Bind::Text(t) = bind { t.clone() } else { None }
+    if let Bind::Text(t) = bind { t.as_ref().map(|text| text.replace('\0', "\u{fffd}")) } else { None }
 }
 
 fn json<T: serde::Serialize>(value: &T) -> String {

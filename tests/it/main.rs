@@ -1,1 +1,4 @@
-fn main() {}
+//! All integration tests in one program, so that they link once.
+
+mod conformance;
+mod support;

@@ -11,7 +11,7 @@ use crate::protocol::task::Wish;
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
-use crate::store::error::StoreError;
+use crate::store::error::{Cause, StoreError};
 use crate::store::sql::Row;
 use crate::store::types::*;
 
@@ -64,7 +64,13 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
             // Nothing else was written yet that must stay: an ended former life is over in any case.
             return Ok(RegisterOutcome::NameTaken(namesake));
         }
-        insert_engine(db, r)?;
+        if !insert_engine(db, r)? {
+            // Somebody registered the name between the look and the insert, which waited for that commit.
+            return match live_namesake(db, &r.name)? {
+                Some(namesake) => Ok(RegisterOutcome::NameTaken(namesake)),
+                None => Err(StoreError::Busy { step: "register", source: Cause("its namesake is just ending".into()) }),
+            };
+        }
         insert_info(db, r)?;
         let mut adopted = Vec::new();
         if let Some(former) = &r.former {
@@ -110,7 +116,8 @@ fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Names
     }))
 }
 
-fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
+/// False: there is a live engine of this name.
+fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<bool> {
     let now = db.dialect().now;
     let t = r.timing.spans();
     let mut s = db.stmt();
@@ -119,11 +126,10 @@ fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
     let spans: Vec<_> = spans.into_iter().map(|ms| s.int(ms)).collect();
     let sql = s.sql(format!(
         "INSERT INTO engine (incarnation, name, live_name, last_beat_at, {TIMING_COLUMNS}) \
-         VALUES ({id}, {name}, {name}, {now}, {})",
+         VALUES ({id}, {name}, {name}, {now}, {}) ON CONFLICT (live_name) DO NOTHING",
         spans.join(", ")
     ));
-    db.execute("register", &sql)?;
-    Ok(())
+    Ok(db.execute("register", &sql)? == 1)
 }
 
 fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
@@ -267,8 +273,7 @@ pub fn sweep(db: &mut dyn Db, kind: SweepKind) -> StoreResult<SweepView> {
     let now = db.dialect().now;
     let columns = meta_columns(&identity, now);
     // On both sides of now: a clock that was stepped back leaves beats in the future.
-    let late =
-        format!("(e.last_beat_at < {now} - {RECENT_US} OR e.last_beat_at > {now} + {RECENT_US})");
+    let late = format!("(e.last_beat_at < {now} - {RECENT_US} OR e.last_beat_at > {now} + {RECENT_US})");
     let filter = if kind == SweepKind::Full { "1 = 1".to_owned() } else { late.clone() };
     let sql = db.stmt().sql(format!(
         "SELECT {columns}, m.orphan_scan_at, (SELECT count(*) FROM engine WHERE state = 1), \

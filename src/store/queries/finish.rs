@@ -257,7 +257,7 @@ pub fn write_next(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>)
 
 /// Whether this way on raises the token: everything that takes it from an owner who did not finish, so
 /// that the outside world can refuse what that owner still does.
-fn raises_token(next: &Next, result: AttemptResult) -> bool {
+pub fn raises_token(next: &Next, result: AttemptResult) -> bool {
     matches!(next, Next::Ready(_) | Next::Held | Next::Canceled | Next::Quarantined)
         || matches!(result, AttemptResult::Lost | AttemptResult::HandedBack)
 }

@@ -1,0 +1,177 @@
+//! The end of an attempt, and who may not write it any more.
+
+use rekindle::protocol::takeover::Next;
+use rekindle::protocol::task::{AttemptResult, Reason, TaskState};
+use rekindle::store::*;
+
+use crate::support::builders::*;
+use crate::support::databases::Rig;
+
+pub fn a_wrong_token_nonce_or_owner_is_refused_and_changes_nothing(rig: &Rig) {
+    let (store, a, b) = (&*rig.store, engine("a").on(rig), engine("b").on(rig));
+    task().add(store);
+    task_on(&["r"]).add(store);
+    for claimed in [a.claim().one(store), a.claim().keyed().one(store)] {
+        let before = store.task(claimed.held.task).unwrap();
+        let token =
+            Held { token: rekindle::protocol::ids::Token::new(claimed.held.token.as_i64() + 1), ..claimed.held };
+        let nonce = Held { nonce: nonce(), ..claimed.held };
+        for held in [token, nonce] {
+            for end in [done(&claimed), failed(&claimed), retry(&claimed, secs(1)), handed_back(&claimed)] {
+                let end = Finish { held, output: b"x".to_vec(), ..end };
+                assert_eq!(a.finish(store, &[end]), [FinishOutcome::Refused]);
+            }
+            assert_eq!(store.read_finish(&held).unwrap(), FinishState::Refused);
+        }
+        assert_eq!(b.finish(store, &[done(&claimed), failed(&claimed)]), [FinishOutcome::Refused; 2]);
+        assert_eq!(store.task(claimed.held.task).unwrap(), before);
+        assert_eq!(store.output(claimed.held.task, None).unwrap(), None);
+        assert_eq!(store.read_finish(&claimed.held).unwrap(), FinishState::Open);
+        a.ends(store, done(&claimed));
+        assert_eq!(a.finish(store, &[done(&claimed)]), [FinishOutcome::Refused], "it is over");
+    }
+}
+
+pub fn a_done_task_moves_to_the_archive_with_its_payload(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    for (builder, output) in [(task(), &b""[..]), (task(), b"out"), (task_on(&["r", "s"]), b"")] {
+        let id = builder.clone().payload(b"pay\0load").priority(3).add(store);
+        let claimed = if builder.0.resources.is_empty() { a.claim() } else { a.claim().keyed() }.one(store);
+        let value = Some("{\"n\": 1}".to_owned());
+        a.ends(store, Finish { value: value.clone(), output: output.to_vec(), ..done(&claimed) });
+        let (row, payload) = store.task(id).unwrap().unwrap();
+        assert_eq!((row.state, row.result, row.value), (TaskState::Done, Some(AttemptResult::Done), value));
+        assert_eq!((payload.as_slice(), row.payload_len, row.priority), (&b"pay\0load"[..], 8, 3));
+        assert_eq!((row.attempt, row.engine.as_deref(), row.error), (1, Some("a"), None));
+        assert_eq!(
+            (row.owner, row.nonce, row.token),
+            (Some(a.incarnation), Some(claimed.held.nonce), claimed.held.token)
+        );
+        assert_eq!(row.resources, builder.0.resources);
+        assert!(row.ended_at >= row.started_at && row.started_at >= Some(row.created_at));
+        assert_eq!(store.read_finish(&claimed.held).unwrap(), FinishState::Written);
+        assert_eq!(store.attempts(id).unwrap().len(), 1);
+        assert_eq!(store.output(id, None).unwrap().map(|o| o.output), Some(output.to_vec()).filter(|o| !o.is_empty()));
+        assert!(store.owned(a.incarnation).unwrap().is_empty());
+    }
+}
+
+pub fn a_batch_of_ends_has_an_outcome_for_each_in_its_order(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    task().add_many(store, 4);
+    let c = a.claim().run(store);
+    let stale = Finish { held: Held { nonce: nonce(), ..c[1].held }, ..done(&c[1]) };
+    let ends = [failed(&c[3]), stale, done(&c[1]), retry(&c[0], secs(5)), done(&c[2]), done(&c[2])];
+    use FinishOutcome::{Refused, Written};
+    assert_eq!(a.finish(store, &ends), [Written, Refused, Written, Written, Written, Written]);
+    let states: Vec<_> = c.iter().map(|c| state(store, c.held.task).unwrap()).collect();
+    assert_eq!(states, [TaskState::Waiting, TaskState::Done, TaskState::Done, TaskState::Failed]);
+    assert_eq!(a.finish(store, &[]), []);
+}
+
+pub fn a_retry_waits_and_is_promoted_when_due(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let id = task().add(store);
+    let claimed = a.claim().one(store);
+    a.ends(store, Finish { detail: Some("exit 75".into()), ..retry(&claimed, secs(30)) });
+    let waiting = row(store, id);
+    assert_eq!((waiting.state, waiting.failures, waiting.reason), (TaskState::Waiting, 1, Reason::Retry));
+    assert_eq!((waiting.error.as_deref(), waiting.result), (Some("exit 75"), Some(AttemptResult::Tempfail)));
+    assert_eq!((waiting.owner, waiting.nonce, waiting.engine.as_deref()), (None, None, Some("a")));
+    assert_eq!((store.promote_due(9, true).unwrap(), a.claim().ids(store)), (0, vec![]));
+    assert_eq!(store.read_finish(&claimed.held).unwrap(), FinishState::Written);
+    rig.pass(secs(31));
+    assert_eq!(store.promote_due(9, false).unwrap(), 1);
+    assert_eq!(row(store, id).due_at, None);
+    let again = a.claim().one(store);
+    assert_eq!((again.attempt, again.failures, again.reason), (2, 1, Reason::Retry));
+    let attempts = store.attempts(id).unwrap();
+    assert_eq!(attempts.iter().map(|a| (a.attempt, a.exit_code)).collect::<Vec<_>>(), [(1, Some(75)), (2, None)]);
+}
+
+pub fn promotion_keeps_to_its_limit_and_to_the_order_of_due_times(rig: &Rig) {
+    let store = &*rig.store;
+    let (late, early) = (task().delay(secs(20)).add(store), task().delay(secs(10)).add(store));
+    rig.pass(secs(30));
+    assert_eq!(store.promote_due(1, false).unwrap(), 1);
+    assert_eq!((state(store, late), state(store, early)), (Some(TaskState::Waiting), Some(TaskState::Ready)));
+    assert_eq!(store.promote_due(9, false).unwrap(), 1);
+}
+
+pub fn a_failed_task_keeps_its_row_and_its_reason(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let id = task().add(store);
+    let claimed = a.claim().one(store);
+    a.ends(store, failed(&claimed));
+    let task = row(store, id);
+    assert_eq!((task.state, task.error.as_deref(), task.owner), (TaskState::Failed, Some("exit 1"), None));
+    let attempt = store.attempts(id).unwrap().remove(0);
+    assert_eq!((attempt.exit_code, attempt.detail.as_deref()), (Some(1), Some("exit 1")));
+    assert_eq!(a.claim().ids(store), []);
+}
+
+pub fn canceled_and_held_ends_are_kept_apart(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let ids = task().add_many(store, 2);
+    let c = a.claim().run(store);
+    a.ends(store, Finish { result: AttemptResult::Canceled, next: Next::Canceled, ..done(&c[0]) });
+    a.ends(store, Finish { next: Next::Held, ..handed_back(&c[1]) });
+    assert_eq!((state(store, ids[0]), state(store, ids[1])), (Some(TaskState::Canceled), Some(TaskState::Held)));
+    assert_eq!(row(store, ids[0]).result, Some(AttemptResult::Canceled));
+    assert_eq!(store.attempts(ids[0]).unwrap()[0].result, Some(AttemptResult::Canceled));
+    assert_eq!(row(store, ids[1]).nonce, None);
+}
+
+pub fn a_wish_ends_with_the_attempt(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let id = task().add(store);
+    let claimed = a.claim().one(store);
+    store.task_verb(id, TaskVerb::Cancel).unwrap();
+    a.ends(store, retry(&claimed, secs(0)));
+    assert_eq!(row(store, id).wish, rekindle::protocol::task::Wish::None);
+}
+
+pub fn what_never_started_is_handed_back_free(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let id = task().add(store);
+    let claimed = a.claim().one(store);
+    a.ends(store, Finish { unstarted: true, ..handed_back(&claimed) });
+    let task = row(store, id);
+    assert_eq!((task.state, task.attempt, task.failures), (TaskState::Ready, 0, 0));
+    assert!(task.token > claimed.held.token);
+    assert_eq!(store.attempts(id).unwrap(), []);
+    assert_eq!(a.claim().one(store).attempt, 1);
+}
+
+pub fn ends_of_a_running_batch_are_read_back_by_nonce(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    task().add_many(store, 5);
+    let c = a.claim().run(store);
+    let cancel = Finish { result: AttemptResult::Canceled, next: Next::Canceled, ..done(&c[3]) };
+    a.finish(store, &[done(&c[0]), failed(&c[1]), handed_back(&c[2]), cancel]);
+    for written in &c[..4] {
+        assert_eq!(store.read_finish(&written.held).unwrap(), FinishState::Written);
+    }
+    assert_eq!(store.read_finish(&c[4].held).unwrap(), FinishState::Open);
+    a.dies(store);
+    assert_eq!(store.read_finish(&c[4].held).unwrap(), FinishState::Open, "its token is still the current one");
+    a.takeover(store);
+    assert_eq!(store.read_finish(&c[4].held).unwrap(), FinishState::Refused);
+    assert_eq!(store.read_finish(&c[1].held).unwrap(), FinishState::Written);
+}
+
+pub fn the_last_output_is_read_and_an_earlier_one_by_its_number(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let id = task().add(store);
+    for text in ["one", "two"] {
+        let claimed = a.claim().one(store);
+        let end = Finish { output: text.into(), output_dropped: 5, ..retry(&claimed, secs(0)) };
+        a.ends(store, end);
+        rig.pass(secs(1));
+        store.promote_due(9, false).unwrap();
+    }
+    let out = |attempt, text: &str| Some(OutputRow { attempt, dropped: 5, output: text.into() });
+    assert_eq!(store.output(id, None).unwrap(), out(2, "two"));
+    assert_eq!(store.output(id, Some(1)).unwrap(), out(1, "one"));
+    assert_eq!(store.output(id, Some(3)).unwrap(), None);
+}

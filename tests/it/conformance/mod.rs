@@ -1,0 +1,175 @@
+//! One suite for every store: each case is a function, run against each backend over a database of its
+//! own. A backend is skipped only where its server is not named, and the skip is printed.
+
+mod claims;
+mod engines;
+mod fences;
+mod finishes;
+mod lines;
+mod races;
+mod schema;
+mod takeover;
+mod tasks;
+mod texts;
+
+/// The cases, as tests of one backend.
+macro_rules! run_all {
+    ($on:path: $($room:ident: $($case:ident)+;)+) => {
+        $($(#[test]
+        fn $case() {
+            $on(super::$room::$case);
+        })+)+
+    };
+}
+
+/// Cases that every store passes.
+macro_rules! store_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            engines:
+                a_live_namesake_is_refused_and_described
+                a_former_life_ends_with_its_proof_in_the_registering_transaction
+                adopted_tasks_keep_running_and_the_others_are_handed_back
+                accepted_beats_count_up_by_one
+                late_beat_of_a_fenced_incarnation_is_gone
+                beat_of_a_stopped_incarnation_is_gone
+                what_operators_want_arrives_with_the_beat
+                a_wish_that_has_run_out_counts_as_run
+                what_is_wanted_belongs_to_the_name_and_outlives_the_life
+                wishes_on_running_tasks_arrive_with_the_beat_of_their_owner
+                the_epoch_is_raised_by_compare_and_set_and_arrives_with_the_beat
+                a_database_that_moved_is_seen_with_the_next_beat_and_recorded_by_a_raise
+                engines_read_what_was_registered
+                live_and_owning_engines_are_not_forgotten;
+            fences:
+                a_filtered_sweep_lists_the_late_and_a_full_one_all_with_their_own_timing
+                a_beat_from_the_future_is_late_too
+                the_longest_timing_does_not_overflow_the_filter
+                a_sweep_says_when_the_next_waiting_task_is_due
+                a_fence_with_the_right_beat_wins_once
+                a_fence_with_a_stale_beat_misses
+                a_fence_with_a_proof_needs_no_beat
+                of_many_fences_at_once_one_wins
+                a_fenced_incarnation_never_lives_again
+                an_engine_is_closed_only_when_it_owns_nothing
+                the_search_for_orphans_is_given_to_one_caller
+                a_claim_that_commits_after_its_engine_was_closed_is_found;
+            takeover:
+                tasks_of_a_live_engine_are_left_alone
+                orphans_become_ready_in_their_old_place_with_a_raised_token
+                the_lost_attempt_is_written_with_its_evidence
+                the_third_lost_engine_quarantines_the_task
+                an_incarnation_is_charged_once_per_task
+                rerun_never_fails_and_raises_the_token
+                a_wish_to_cancel_is_obeyed_at_takeover
+                what_a_stopped_engine_left_counts_as_handed_back
+                a_takeover_goes_on_in_batches
+                several_sweepers_take_each_task_once
+                a_takeover_wakes_the_line;
+            claims:
+                tasks_are_claimed_by_priority_then_number_up_to_the_limit
+                a_claim_says_what_it_is_about
+                only_the_kind_that_was_asked_for_is_claimed
+                a_probe_says_which_kinds_have_work
+                a_task_barred_from_a_host_is_claimed_on_another
+                a_task_barred_from_the_only_host_has_failed
+                a_task_that_cost_two_engines_runs_alone
+                an_alone_claim_takes_one_task_and_no_innocent_ones
+                a_fenced_incarnation_claims_nothing
+                nothing_is_claimed_before_a_raised_epoch_is_settled
+                nothing_is_claimed_from_a_database_that_moved
+                nothing_that_raises_a_token_is_written_to_a_database_that_moved
+                tokens_of_a_task_only_grow
+                tokens_of_a_resource_only_grow;
+            finishes:
+                a_wrong_token_nonce_or_owner_is_refused_and_changes_nothing
+                a_done_task_moves_to_the_archive_with_its_payload
+                a_batch_of_ends_has_an_outcome_for_each_in_its_order
+                a_retry_waits_and_is_promoted_when_due
+                promotion_keeps_to_its_limit_and_to_the_order_of_due_times
+                a_failed_task_keeps_its_row_and_its_reason
+                canceled_and_held_ends_are_kept_apart
+                a_wish_ends_with_the_attempt
+                what_never_started_is_handed_back_free
+                ends_of_a_running_batch_are_read_back_by_nonce
+                the_last_output_is_read_and_an_earlier_one_by_its_number;
+            lines:
+                one_task_at_a_time_in_the_order_of_the_line
+                those_behind_are_blocked_and_the_head_is_woken
+                different_resources_run_side_by_side
+                a_priority_does_not_overtake_within_a_line
+                a_task_takes_all_its_resources_or_none
+                a_claim_of_several_resources_takes_the_largest_token_plus_one
+                a_retry_keeps_its_place
+                with_on_retry_pass_those_behind_go_first
+                a_failure_lets_the_line_go_on_unless_the_kind_says_block
+                a_line_that_stands_goes_on_with_a_retry
+                held_and_canceled_ends_wake_the_next
+                canceling_a_blocked_task_or_a_waiting_head_wakes_the_next
+                a_blocked_task_of_two_lines_is_woken_by_the_last_one
+                a_delayed_task_joins_the_line_when_it_is_due
+                a_lost_wake_up_is_found_by_the_slow_sweep;
+            races:
+                two_engines_never_own_one_resource_and_its_order_is_kept
+                of_namesakes_that_register_at_once_one_gets_the_name
+                canceling_heads_while_claiming_loses_no_wake_up
+                overlapping_resources_in_any_order_neither_deadlock_nor_overlap
+                four_engines_claim_two_thousand_tasks_each_once
+                a_late_finish_races_the_takeover_and_one_of_them_wins
+                adding_while_claiming_loses_nobody_in_line;
+            tasks:
+                many_tasks_are_added_in_order
+                tasks_are_added_all_or_none
+                retry_fits_waiting_failed_quarantined_and_held_tasks
+                cancel_fits_every_task_that_is_not_over
+                verbs_on_unknown_and_done_tasks_change_nothing
+                a_canceled_task_is_redriven_under_its_number
+                tasks_are_listed_newest_first_by_state_kind_resource_and_engine
+                states_of_many_tasks_are_read_at_once
+                status_counts_what_is_there
+                lost_attempts_of_the_last_hour_are_counted
+                resources_in_use_or_named_are_listed
+                attempts_are_listed_in_order_with_the_running_and_the_last_one;
+            texts:
+                payloads_come_back_byte_for_byte
+                resource_names_may_hold_quotes_and_any_script
+                what_a_program_printed_never_makes_its_end_unwritable
+                a_failing_step_leaves_nothing_half_done
+                a_server_describes_itself
+                a_watcher_sees_what_others_add;
+        }
+    };
+}
+
+/// Cases of databases that have a schema; they begin with an empty one.
+macro_rules! schema_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            schema:
+                an_empty_database_says_that_everything_is_pending
+                migrating_twice_finds_nothing_to_do
+                eight_engines_that_migrate_at_once_all_succeed
+                a_database_that_is_newer_is_refused
+                a_lost_meta_row_is_made_again_by_the_next_migration
+                the_schema_goes_down_and_up_again
+                every_column_of_every_table_can_be_selected
+                a_database_refuses_timing_that_breaks_the_inequalities;
+        }
+    };
+}
+
+mod memory {
+    store_cases!(crate::support::databases::on_memory);
+}
+
+mod sqlite {
+    store_cases!(crate::support::databases::on_sqlite);
+    schema_cases!(crate::support::databases::on_empty_sqlite);
+}
+
+mod postgres {
+    store_cases!(crate::support::databases::on_postgres);
+    schema_cases!(crate::support::databases::on_empty_postgres);
+}

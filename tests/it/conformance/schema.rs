@@ -1,0 +1,88 @@
+//! Migrations and what they leave: only for databases with a schema.
+
+use rekindle::store::{SchemaProblem, StoreError};
+
+use crate::support::builders::*;
+use crate::support::databases::Rig;
+
+pub fn an_empty_database_says_that_everything_is_pending(rig: &Rig) {
+    let status = rig.store.schema_status().unwrap();
+    assert_eq!((status.found.as_deref(), status.is_current()), (None, false));
+    assert_eq!(status.pending.last(), Some(&status.wanted));
+    let refused = rig.store.register(&engine("a").0);
+    assert!(matches!(refused, Err(StoreError::Schema(SchemaProblem::Missing))), "{refused:?}");
+}
+
+pub fn migrating_twice_finds_nothing_to_do(rig: &Rig) {
+    let done = rig.store.migrate().unwrap();
+    assert!(!done.is_empty());
+    let first = rig.store.meta().unwrap();
+    assert_eq!(rig.store.migrate().unwrap(), Vec::<String>::new());
+    assert!(rig.store.schema_status().unwrap().is_current());
+    assert_eq!(rig.store.meta().unwrap().cluster_id, first.cluster_id);
+    assert!(first.identity_matches);
+}
+
+pub fn eight_engines_that_migrate_at_once_all_succeed(rig: &Rig) {
+    let stores: Vec<_> = (0..8).map(|_| rig.another()).collect();
+    let start = std::sync::Barrier::new(stores.len());
+    let ran: usize = std::thread::scope(|scope| {
+        let run = |store| {
+            let start = &start;
+            scope.spawn(move || {
+                let store: std::sync::Arc<dyn rekindle::store::Store> = store;
+                start.wait();
+                store.migrate().unwrap().len()
+            })
+        };
+        let threads: Vec<_> = stores.into_iter().map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(ran, rig.rows("SELECT version FROM __diesel_schema_migrations").len(), "each migration ran once");
+    assert!(rig.store.schema_status().unwrap().is_current());
+    engine("a").on(rig);
+}
+
+pub fn a_database_that_is_newer_is_refused(rig: &Rig) {
+    rig.store.migrate().unwrap();
+    rig.sql("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')");
+    assert_eq!(rig.store.schema_status().unwrap().unknown, ["29990101000000"]);
+    let newer =
+        |error| matches!(error, StoreError::Schema(SchemaProblem::Newer(version)) if version == "29990101000000");
+    assert!(newer(rig.store.migrate().unwrap_err()));
+    assert!(newer(rig.store.register(&engine("a").0).unwrap_err()));
+}
+
+pub fn a_lost_meta_row_is_made_again_by_the_next_migration(rig: &Rig) {
+    rig.store.migrate().unwrap();
+    rig.sql("DELETE FROM meta");
+    assert!(matches!(rig.store.meta(), Err(StoreError::Refused(_))));
+    rig.store.migrate().unwrap();
+    engine("a").on(rig);
+}
+
+pub fn the_schema_goes_down_and_up_again(rig: &Rig) {
+    rig.store.migrate().unwrap();
+    engine("a").on(rig);
+    crate::support::schema::revert_all(rig);
+    let status = rig.store.schema_status().unwrap();
+    assert_eq!(status.found, None, "{status:?}");
+    assert_eq!(rig.store.migrate().unwrap().len(), status.pending.len());
+    assert!(rig.store.engines().unwrap().1.is_empty());
+    engine("a").on(rig);
+}
+
+pub fn every_column_of_every_table_can_be_selected(rig: &Rig) {
+    rig.store.migrate().unwrap();
+    let known = crate::support::schema::select_all(rig);
+    assert_eq!(known, crate::support::schema::columns(rig), "src/store/schema.rs names what the migrations made");
+}
+
+pub fn a_database_refuses_timing_that_breaks_the_inequalities(rig: &Rig) {
+    rig.store.migrate().unwrap();
+    engine("a").on(rig);
+    for set in ["takeover_ms = 12239", "lease_ms = 5199, takeover_ms = 13000"] {
+        let sql = rekindle::store::sql::Sql { text: format!("UPDATE engine SET {set}"), binds: Vec::new() };
+        assert!(rig.connection().db().execute("a test", &sql).is_err(), "{set}");
+    }
+}

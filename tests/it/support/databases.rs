@@ -1,0 +1,202 @@
+//! One fresh database per test, whatever the backend, with the few things that tests may do to a
+//! database behind the store's back: let time pass, move it, commit a late claim.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rekindle::clock::ManualClock;
+use rekindle::config::DatabaseUrl;
+use rekindle::protocol::ids::{Incarnation, Nonce, TaskId, Token};
+use rekindle::protocol::task::TaskState;
+use rekindle::store::db::Db;
+use rekindle::store::postgres::Postgres;
+use rekindle::store::sql::{Row, Sql};
+use rekindle::store::sqlite::SqliteDb;
+use rekindle::store::{MemoryStore, Settings, Store, open};
+
+use super::postgres::{self, Database};
+
+/// A store over a database of its own.
+pub struct Rig {
+    pub store: Arc<dyn Store>,
+    place: Place,
+}
+
+enum Place {
+    Memory { store: MemoryStore, clock: ManualClock },
+    Sqlite { settings: Settings, _dir: tempfile::TempDir },
+    Postgres(Database),
+}
+
+/// A case of the conformance suite.
+pub type Case = fn(&Rig);
+
+/// Runs a case in memory.
+pub fn on_memory(case: Case) {
+    let clock = ManualClock::new();
+    let store = MemoryStore::new(Arc::new(clock.clone()));
+    case(&Rig::over(Place::Memory { store, clock }));
+}
+
+/// Runs a case over a fresh SQLite file.
+pub fn on_sqlite(case: Case) {
+    let rig = Rig::sqlite();
+    rig.store.migrate().unwrap();
+    case(&rig);
+}
+
+/// The same without a schema.
+pub fn on_empty_sqlite(case: Case) {
+    case(&Rig::sqlite());
+}
+
+/// Runs a case over a fresh PostgreSQL database.
+pub fn on_postgres(case: Case) {
+    with_postgres(case, Database::migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_postgres(case: Case) {
+    with_postgres(case, Database::empty);
+}
+
+fn with_postgres(case: Case, database: fn(&str) -> Database) {
+    match postgres::server() {
+        Some(server) => case(&Rig::over(Place::Postgres(database(&server)))),
+        None => println!("skipped: REKINDLE_TEST_POSTGRES is not set"),
+    }
+}
+
+impl Rig {
+    fn over(place: Place) -> Self {
+        Self { store: place.open(), place }
+    }
+
+    fn sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::sqlite(dir.path().join("rekindle.db"));
+        let settings = Settings { create: true, statement_timeout: Duration::from_secs(60), ..Settings::new(url) };
+        Self::over(Place::Sqlite { settings, _dir: dir })
+    }
+
+    /// A second store over the same database, as another engine has it.
+    pub fn another(&self) -> Arc<dyn Store> {
+        self.place.open()
+    }
+
+    /// Everything in the database becomes older by `span`, as if so much time had passed.
+    pub fn pass(&self, span: Duration) {
+        match &self.place {
+            Place::Memory { clock, .. } => clock.advance(span),
+            _ => self.shift("-", span),
+        }
+    }
+
+    /// The database's clock is stepped back by `span`.
+    pub fn un_pass(&self, span: Duration) {
+        match &self.place {
+            Place::Memory { clock, .. } => clock.step_wall_us(-i64::try_from(span.as_micros()).unwrap()),
+            _ => self.shift("+", span),
+        }
+    }
+
+    fn shift(&self, sign: &str, span: Duration) {
+        let us = span.as_micros();
+        for (table, columns) in TIMES {
+            let sets: Vec<_> = columns.split(' ').map(|column| format!("{column} = {column} {sign} {us}")).collect();
+            self.sql(&format!("UPDATE {table} SET {}", sets.join(", ")));
+        }
+    }
+
+    /// The database turns out to be another one than `meta` has recorded.
+    pub fn move_database(&self) {
+        match &self.place {
+            Place::Memory { store, .. } => store.set_identity("elsewhere"),
+            _ => self.sql("UPDATE meta SET identity = 'elsewhere'"),
+        }
+    }
+
+    /// A claim commits although its engine was fenced or closed meanwhile.
+    pub fn late_claim(&self, task: TaskId, owner: Incarnation, nonce: Nonce) {
+        if let Place::Memory { store, .. } = &self.place {
+            return store.edit(|state| {
+                let row = state.tasks.get_mut(&task).unwrap();
+                (row.state, row.owner, row.nonce) = (TaskState::Running, Some(owner), Some(nonce));
+                (row.token, row.attempt) = (Token::new(row.token.as_i64() + 1), row.attempt + 1);
+            });
+        }
+        let (task, owner, nonce) = (task.as_i64(), owner.as_i64(), nonce.as_i64());
+        self.sql(&format!(
+            "UPDATE task SET state = 3, owner = {owner}, nonce = {nonce}, token = token + 1, attempt = attempt + 1, \
+             claimed_at = created_at WHERE id = {task}"
+        ));
+    }
+
+    /// A wake-up was lost: the task is blocked although its line is free.
+    pub fn block(&self, task: TaskId) {
+        if let Place::Memory { store, .. } = &self.place {
+            return store.edit(|state| state.tasks.get_mut(&task).unwrap().state = TaskState::Blocked);
+        }
+        self.sql(&format!("UPDATE task SET state = 2 WHERE id = {}", task.as_i64()));
+    }
+
+    /// Runs a statement behind the store's back.
+    pub fn sql(&self, text: &str) {
+        self.connection().db().execute("a test", &Sql { text: text.into(), binds: Vec::new() }).unwrap();
+    }
+
+    /// Reads rows behind the store's back.
+    pub fn rows(&self, text: &str) -> Vec<Row> {
+        self.connection().db().query("a test", &Sql { text: text.into(), binds: Vec::new() }).unwrap()
+    }
+
+    /// A connection of the test's own.
+    pub fn connection(&self) -> Connection {
+        self.place.connection()
+    }
+}
+
+const TIMES: [(&str, &str); 7] = [
+    ("engine", "last_beat_at ended_at"),
+    ("engine_info", "registered_at ended_at"),
+    ("engine_wish", "set_at until_at deadline_at"),
+    ("task", "due_at created_at claimed_at ended_at"),
+    ("task_archive", "created_at claimed_at ended_at"),
+    ("attempt", "started_at ended_at"),
+    ("meta", "orphan_scan_at"),
+];
+
+impl Place {
+    fn open(&self) -> Arc<dyn Store> {
+        let settings = match self {
+            Self::Memory { store, .. } => return Arc::new(store.clone()),
+            Self::Sqlite { settings, .. } => settings,
+            Self::Postgres(database) => &database.settings,
+        };
+        open(vec![settings.clone()], vec![settings.clone()], 4).unwrap()
+    }
+
+    fn connection(&self) -> Connection {
+        match self {
+            Self::Memory { .. } => panic!("memory takes no statements"),
+            Self::Sqlite { settings, .. } => Connection::Sqlite(SqliteDb::open(settings).unwrap()),
+            Self::Postgres(database) => Connection::Postgres(Postgres::open(&database.settings).unwrap()),
+        }
+    }
+}
+
+/// A connection that a test uses beside the store.
+pub enum Connection {
+    Sqlite(SqliteDb),
+    Postgres(Postgres),
+}
+
+impl Connection {
+    /// To run statements on.
+    pub fn db(&mut self) -> &mut dyn Db {
+        match self {
+            Self::Sqlite(db) => db,
+            Self::Postgres(db) => db,
+        }
+    }
+}
