@@ -149,8 +149,6 @@ pub struct Beat {
     pub mode: Mode,
     /// Tasks that run.
     pub running: u32,
-    /// Results refused since it was registered.
-    pub refused: u64,
 }
 
 /// What came of a heartbeat.

@@ -89,7 +89,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn beat(&self, store: &dyn Store) -> BeatOutcome {
-        let beat = Beat { incarnation: self.incarnation, mode: Mode::Active, running: 1, refused: 0 };
+        let beat = Beat { incarnation: self.incarnation, mode: Mode::Active, running: 1 };
         store.beat(&beat).unwrap()
     }
 
