@@ -123,20 +123,15 @@ impl CliError {
     }
 
     /// The schema is behind this program.
-    pub fn schema_too_old(found: u32, wanted: u32) -> Self {
-        Self::new(
-            codes::SCHEMA_OLD,
-            Exit::Config,
-            format!("the database has schema {found}, this program needs {wanted}"),
-        )
-        .effect("nothing was changed")
-        .next("rekindle db migrate --dry-run")
-        .next("rekindle db migrate")
+    pub fn schema_too_old(what: impl Into<String>) -> Self {
+        Self::new(codes::SCHEMA_OLD, Exit::Config, what)
+            .effect("nothing was changed")
+            .next("rekindle db migrate --dry-run")
+            .next("rekindle db migrate")
     }
 
     /// The schema is ahead of this program.
-    pub fn schema_too_new(found: u32, wanted: u32) -> Self {
-        let what = format!("the database has schema {found}, this program knows schemas up to {wanted}");
+    pub fn schema_too_new(what: impl Into<String>) -> Self {
         Self::new(codes::SCHEMA_NEW, Exit::Config, what)
             .effect("nothing was changed")
             .next("rekindle version")
@@ -165,7 +160,7 @@ impl CliError {
 
     /// No such kind, with a guess.
     pub fn no_kind<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::not_found(codes::NO_KIND, "kind", name, known).next("rekindle kind list")
+        Self::not_found(codes::NO_KIND, "kind", name, known).next("rekindle config show kind")
     }
 
     /// No such task.
@@ -235,7 +230,7 @@ mod tests {
 
     #[test]
     fn errors_end_with_the_codes_of_the_manual() {
-        assert_eq!(CliError::schema_too_old(6, 7).exit.code(), 78);
+        assert_eq!(CliError::schema_too_old("old").exit.code(), 78);
         assert_eq!(CliError::not_permitted("cannot write", "read-only transaction").exit.code(), 77);
         assert_eq!(CliError::consent("purge", "--yes").exit.code(), 3);
         assert_eq!(CliError::timeout("app4 still runs 3 tasks after 15s").exit.code(), 5);

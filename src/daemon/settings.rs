@@ -32,11 +32,20 @@ pub fn places(config: &Config, application: &str) -> (Vec<Settings>, Vec<Setting
     (work, beats)
 }
 
-/// Opens the store of an engine. A SQLite file that is not there is made.
-pub fn store(config: &Config) -> StoreResult<Arc<dyn Store>> {
+/// Whether a SQLite file that is not there is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Yes: at the first start.
+    Make,
+    /// No: a running engine whose file is gone must not begin a new one beside its tasks.
+    Refuse,
+}
+
+/// Opens the store of an engine.
+pub fn store(config: &Config, missing: Missing) -> StoreResult<Arc<dyn Store>> {
     let (mut work, beats) = places(config, &format!("rekindle {}", config.engine.name));
     work.iter_mut().for_each(|place| {
-        place.create = true;
+        place.create = missing == Missing::Make;
         place.cache_kib = 1_000;
     });
     open(work, beats, config.database.max_connections)

@@ -153,7 +153,14 @@ impl Dispatcher {
         Pass::default()
     }
 
-    fn claim(&mut self, incarnation: Incarnation, name: &KindName, kind: &Kind, scope: ClaimScope, limit: usize) -> usize {
+    fn claim(
+        &mut self,
+        incarnation: Incarnation,
+        name: &KindName,
+        kind: &Kind,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> usize {
         let nonce = Nonce::new(fastrand::i64(1..));
         let claim = Claim {
             incarnation,

@@ -70,7 +70,7 @@ impl Finisher {
     }
 
     fn retry_delay(&self) -> Duration {
-        Duration::from_millis(50) * 2u32.saturating_pow(self.failed.min(5))
+        Duration::from_millis(50) * 2u32.saturating_pow(self.failed.min(4))
     }
 
     fn take(&mut self, report: Report) {

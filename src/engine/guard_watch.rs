@@ -34,7 +34,10 @@ pub fn guard_loop(shared: &Arc<Shared>) {
 }
 
 fn die(shared: &Arc<Shared>, state: GuardState) -> ! {
-    log::error!("the guard is {}: killing all tasks and dying", if state == GuardState::Gone { "gone" } else { "silent" });
+    log::error!(
+        "the guard is {}: killing all tasks and dying",
+        if state == GuardState::Gone { "gone" } else { "silent" }
+    );
     if let Some(commands) = &shared.commands {
         commands.spawner().close_gate();
     }

@@ -34,9 +34,7 @@ use crate::store::{
 #[derive(Debug, thiserror::Error)]
 pub enum LifeError {
     /// A live engine elsewhere has this name.
-    #[error(
-        "engine name {name:?} is taken by a live engine on host {host} (process {pid}, last beat {age:.1}s ago)"
-    )]
+    #[error("engine name {name:?} is taken by a live engine on host {host} (process {pid}, last beat {age:.1}s ago)")]
     NameTaken {
         /// The name.
         name: String,
@@ -102,6 +100,9 @@ impl Heartbeat {
             self.shared.stop.ask(Ending::HandBack);
             return Ok(self.in_(Duration::from_millis(50)));
         }
+        if self.former.is_some() && !self.flush_reports() {
+            return Ok(self.in_(Duration::from_millis(50)));
+        }
         let registration = self.registration();
         let incarnation = registration.incarnation;
         if let Some(guard) = &self.shared.guard
@@ -125,6 +126,26 @@ impl Heartbeat {
             // A full disk and a read-only database get better without a restart, but nothing was promised yet.
             Err(error) => Err(LifeError::Store(error)),
         }
+    }
+
+    /// Registering hands back what the former life still owns in the database; results that only wait to be
+    /// written would then be refused and their tasks run again. So they go first, as soon as the database
+    /// answers at all. False while it does not; a report that cannot be written is not waited for long.
+    fn flush_reports(&mut self) -> bool {
+        if self.shared.running.unreported_count() == 0 {
+            return true;
+        }
+        let timeout = self.shared.options.timing.query_timeout();
+        if let Err(error) = self.lane.call("look whether the database answers", timeout, |store| store.meta()) {
+            self.say_once(format!("could not register: {}", error.chain()));
+            return false;
+        }
+        let clock = &self.shared.clock;
+        let until = clock.lease_now().after(Duration::from_millis(1_500));
+        while self.shared.running.unreported_count() > 0 && clock.lease_now() < until {
+            self.shared.stop.wait(Ending::All, Duration::from_millis(20));
+        }
+        true
     }
 
     fn registration(&self) -> Registration {
@@ -221,6 +242,8 @@ impl Heartbeat {
                 self.accepted(incarnation, sent_at, &answer);
                 Step::Next(sent_at.after(timing.jittered_interval(fastrand::f64())))
             }
+            // Its own goodbye was faster than this beat.
+            Ok(BeatOutcome::Gone) if shared.stop.ending() >= Ending::Loops => self.in_(timing.heartbeat_interval()),
             Ok(BeatOutcome::Gone) => {
                 log::error!("engine {incarnation} was fenced: stopping everything it runs");
                 super::over::end_life(&shared, incarnation, super::over::Why::Fenced);
@@ -257,6 +280,7 @@ impl Heartbeat {
         self.open_gate(&lease);
         let _ = shared.own_beats.0.try_send(sent_at);
         self.obey_wishes(&answer.wishes);
+        self.obey_deadline(answer);
         self.check_epoch(answer, went_back);
         shared.wake_dispatcher();
         super::host::notify_systemd(shared);
@@ -285,7 +309,8 @@ impl Heartbeat {
         let kinds = &self.shared.options.kinds;
         self.shared.running.for_each(|entry| {
             let held = &entry.task.held;
-            let Some((_, _, wish)) = wishes.iter().find(|(id, token, _)| *id == held.task && *token == held.token) else {
+            let Some((_, _, wish)) = wishes.iter().find(|(id, token, _)| *id == held.task && *token == held.token)
+            else {
                 return;
             };
             let kind = match wish {
@@ -298,6 +323,23 @@ impl Heartbeat {
             if let Some(control) = &entry.control {
                 let grace = super::worker::grace(kinds.get(&entry.task.kind));
                 control.stop(kind, now, now.after(grace));
+            }
+        });
+    }
+
+    /// A drain or stop whose deadline is over: what still runs is killed and handed back. The engine goes
+    /// on beating; for a stop its end follows when nothing runs.
+    fn obey_deadline(&self, answer: &BeatAnswer) {
+        let is_due = answer.wanted_deadline.is_some_and(|deadline| answer.meta.now >= deadline);
+        if !is_due || !matches!(answer.wanted, Wanted::Drain | Wanted::Stop) {
+            return;
+        }
+        let now = self.shared.clock.lease_now();
+        let kill_at = now.after(self.shared.options.timing.kill_budget());
+        self.shared.running.for_each(|entry| {
+            if let Some(control) = entry.control.as_ref().filter(|control| control.requested().is_none()) {
+                log::warn!("the deadline is over: handing task {} back", entry.task.held.task);
+                control.stop(StopKind::HandBack, now, kill_at);
             }
         });
     }

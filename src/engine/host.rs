@@ -17,9 +17,7 @@ pub fn host_name() -> String {
 /// Where the program runs from, links resolved.
 pub fn release() -> String {
     let path = std::env::current_exe().and_then(|path| path.canonicalize());
-    path.ok()
-        .and_then(|path| path.parent().map(|dir| dir.display().to_string()))
-        .unwrap_or_else(|| "?".into())
+    path.ok().and_then(|path| path.parent().map(|dir| dir.display().to_string())).unwrap_or_else(|| "?".into())
 }
 
 /// Tells systemd what `systemctl status` shows, and feeds its watchdog: only accepted beats do.

@@ -95,7 +95,8 @@ impl Engine {
                 loops.push(thread.map_err(|e| EngineError::Host("start a thread", e))?);
             }
         }
-        let last = vec![spawn("lease", &shared, over::lease_loop)?, spawn("guard-watch", &shared, guard_watch::guard_loop)?];
+        let last =
+            vec![spawn("lease", &shared, over::lease_loop)?, spawn("guard-watch", &shared, guard_watch::guard_loop)?];
         let for_beat = Arc::clone(&shared);
         let heartbeat = std::thread::Builder::new()
             .name("heartbeat".into())

@@ -110,6 +110,11 @@ impl Running {
         table.entries.is_empty() && table.in_flight.is_empty()
     }
 
+    /// How many ends wait to be written.
+    pub fn unreported_count(&self) -> usize {
+        self.table.lock().unreported.len()
+    }
+
     /// Whether every report is written.
     pub fn is_reported(&self) -> bool {
         let table = self.table.lock();

@@ -17,9 +17,7 @@ use crate::protocol::liveness::{DueFence, Observer, SweepKind};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::AttemptResult;
 use crate::protocol::time::LeaseInstant;
-use crate::store::{
-    EndedPeer, Fence, FenceOutcome, Finish, Finisher, Held, StoreResult, SweepView,
-};
+use crate::store::{EndedPeer, Fence, FenceOutcome, Finish, Finisher, Held, StoreResult, SweepView};
 
 /// Every so many sweeps one reads without the filter and does the slow chores.
 const FULL_EVERY: u64 = 10;
@@ -78,7 +76,10 @@ impl Sweeper {
     /// One pass; how long to wait for the next.
     pub fn step(&mut self) -> Duration {
         let interval = self.shared.options.timing.sweep_interval();
-        self.shared.pulses.sweeper.turn(self.shared.clock.lease_now(), interval * 2 + self.shared.options.statement_timeout);
+        self.shared
+            .pulses
+            .sweeper
+            .turn(self.shared.clock.lease_now(), interval * 2 + self.shared.options.statement_timeout);
         if self.shared.life().phase != Phase::Live {
             return interval.min(Duration::from_millis(250));
         }
@@ -200,7 +201,10 @@ impl Sweeper {
             }
         }
         if ready + parked > 0 {
-            log::warn!("took over {} tasks of engine {owner}: {ready} are ready again, {parked} are not", ready + parked);
+            log::warn!(
+                "took over {} tasks of engine {owner}: {ready} are ready again, {parked} are not",
+                ready + parked
+            );
             self.shared.wake_dispatcher();
             // Peers with free slots learn of it at once; that it fails costs them only their poll.
             let _ = self.call("wake", |store| store.wake());

@@ -6,6 +6,8 @@ pub mod error;
 pub mod memory;
 pub mod migrate;
 pub mod open;
+pub mod patience;
+pub mod places;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;

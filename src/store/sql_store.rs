@@ -59,6 +59,9 @@ impl<B: Backend> SqlStore<B> {
         if let Some(idle) = self.pool.try_get() {
             return Ok(idle);
         }
+        if self.pool.state().connections == 0 {
+            self.manager.open_spare()?;
+        }
         self.pool.get().map_err(|error| match error.to_string() {
             // The pool hides the cause; one attempt of our own tells it.
             text if text.contains("timed out") => match self.manager.open() {
