@@ -24,6 +24,7 @@ pub use state::{EngineEntry, MetaEntry, ResourceEntry, State, TaskEntry, WishEnt
 use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
 use super::types::*;
 use crate::clock::Clock;
+use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
@@ -162,6 +163,10 @@ impl Store for MemoryStore {
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
         Ok(self.read(|s, _| s.owned(incarnation, None)))
+    }
+
+    fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
+        Ok(self.write(|s, now| s.purge(retention, limit, now)))
     }
 
     fn add(&self, new: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {

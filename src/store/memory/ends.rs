@@ -36,7 +36,13 @@ impl State {
             true => FinishOutcome::Written,
             false => FinishOutcome::Refused,
         };
-        Ok(ends.iter().map(outcome).collect())
+        let outcomes: Vec<FinishOutcome> = ends.iter().map(outcome).collect();
+        let refused =
+            outcomes.iter().zip(ends).filter(|(o, end)| **o == FinishOutcome::Refused && !end.unstarted).count();
+        if let Some(engine) = self.engines.get_mut(&who.incarnation) {
+            engine.refused += refused as u64;
+        }
+        Ok(outcomes)
     }
 
     fn is_mine(&self, who: &Finisher, held: &Held) -> bool {

@@ -71,7 +71,7 @@ impl State {
         let engine = self.engines.get_mut(&b.incarnation).filter(|e| e.state == EngineState::Live);
         let Some(engine) = engine else { return BeatOutcome::Gone };
         engine.beat += 1;
-        (engine.last_beat_at, engine.mode, engine.running, engine.refused) = (now, b.mode, b.running, b.refused);
+        (engine.last_beat_at, engine.mode, engine.running) = (now, b.mode, b.running);
         let beat = engine.beat;
         let wish = self.wishes.get(&engine.said.name).filter(|wish| wish.is_on(now));
         let (wanted, wanted_deadline) = wish.map_or((Wanted::Run, None), |wish| (wish.wanted, wish.deadline));
@@ -121,6 +121,9 @@ impl State {
         (engine.state, engine.mode, engine.running) = (EngineState::Stopped, Mode::Drained, 0);
         (engine.acknowledged, engine.ended_at) = (true, Some(now));
         engine.ended_by = Some(engine.said.name.to_string());
+        let name = engine.said.name.clone();
+        // A wish to stop is fulfilled now: the next start of this name runs.
+        self.wishes.retain(|of, wish| *of != name || wish.wanted != Wanted::Stop);
         true
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::state::{EngineEntry, State, TaskEntry};
+use crate::config::{Keep, RetentionConfig};
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, TaskState};
@@ -82,6 +83,32 @@ impl State {
             self.engines.retain(|id, _| !rows.iter().any(|row| row.incarnation == *id));
         }
         rows
+    }
+
+    pub(super) fn purge(&mut self, retention: &RetentionConfig, limit: usize, now: Timestamp) -> usize {
+        let is_old = |keep: Keep, at: Option<Timestamp>| match keep {
+            Keep::For(span) => at.is_some_and(|at| now.since(at) > span),
+            Keep::Forever => false,
+        };
+        let keep = |task: &TaskEntry| match task.state {
+            TaskState::Done => retention.done,
+            TaskState::Canceled => retention.canceled,
+            TaskState::Failed | TaskState::Quarantined => retention.failed,
+            _ => Keep::Forever,
+        };
+        let all = self.archive.iter().chain(&self.tasks);
+        let old: Vec<TaskId> =
+            all.filter(|(_, task)| is_old(keep(task), task.ended_at)).map(|(id, _)| *id).take(limit).collect();
+        for id in &old {
+            self.archive.remove(id);
+            self.tasks.remove(id);
+            self.attempts.remove(id);
+            self.outputs.retain(|(task, _), _| task != id);
+        }
+        match retention.engines {
+            Keep::For(span) => old.len() + self.forget_engines(span, &[], false, now).len(),
+            Keep::Forever => old.len(),
+        }
     }
 
     fn find(&self, id: TaskId) -> Option<&TaskEntry> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::engines::meta;
 use super::rows::{micros, resources_of};
+use crate::config::{Keep, RetentionConfig};
 use crate::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
