@@ -13,8 +13,8 @@ macro_rules! codes {
 
 codes! {
     /// Wrong usage that clap cannot see.
-    USAGE = "E101", "The command line does not make sense as a whole: a selector is missing, or two flags \
-exclude each other. Nothing was changed. A verb without any selector never means \"everything\": write --all \
+    USAGE = "E101", "The command line does not make sense: a verb or flag is not known, a value cannot be read, a \
+selector is missing, or two flags exclude each other. Nothing was changed. A verb without any selector never means \"everything\": write --all \
 if you mean it.";
     /// Consent is missing.
     CONSENT = "E102", "The command changes much or cannot be undone, so it wants consent. On a terminal it asks; \

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::codes;
 use super::exit::Exit;
+use super::human::one_line;
 use crate::config::{ConfigErrors, DatabaseUrl, Origin};
 
 /// What went wrong, for the person in front of the terminal.
@@ -64,13 +65,14 @@ impl CliError {
 
     /// The whole text, with a line feed at its end.
     pub fn render(&self) -> String {
-        let mut text = format!("error[{}]: {}\n", self.code, self.what);
+        let mut text = format!("error[{}]: {}\n", self.code, one_line(&self.what));
         let next = (!self.next.is_empty()).then(|| self.next.join("\n").into_boxed_str());
         let parts = [("tried", &self.tried), ("cause", &self.cause), ("effect", &self.effect), ("next", &next)];
         for (label, part) in parts {
             for (row, line) in part.iter().flat_map(|part| part.lines()).enumerate() {
                 let label = if row == 0 { label } else { "" };
-                text.push_str(format!("  {label:<7}  {line}").trim_end());
+                // Texts of drivers and of people must not drive the terminal.
+                text.push_str(format!("  {label:<7}  {}", one_line(line)).trim_end());
                 text.push('\n');
             }
         }

@@ -8,7 +8,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::explain::{self, ExplainArgs};
 use super::manage::*;
-use super::{GlobalFlags, finish, init_logging, output};
+use super::{GlobalFlags, codes, finish, init_logging, output};
 
 /// What `rekindle` alone and `rekindle --help` print: one screen.
 pub const HELP: &str = "\
@@ -149,14 +149,24 @@ pub enum ConfigVerb {
 pub fn main() -> ExitCode {
     let program = match Program::try_parse() {
         Ok(program) => program,
-        Err(error) => {
-            // If the text cannot be written, the exit code still tells.
-            error.print().unwrap_or(());
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
-        }
+        Err(error) => return refuse(&error),
     };
     init_logging(&program.flags);
     finish(run(&program))
+}
+
+/// Help goes to standard output as clap prints it; a usage error gets its code, and loses the control
+/// characters of what was typed.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        let text = error.to_string().replacen("error: ", &format!("error[{}]: ", codes::USAGE), 1);
+        let text: String = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+        output::print_error(&text);
+    } else {
+        // If the text cannot be written, nobody wants it.
+        error.print().unwrap_or(());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()))
 }
 
 fn run(program: &Program) -> Result<Exit, CliError> {
@@ -236,7 +246,7 @@ mod tests {
     #[test]
     fn every_command_that_a_text_names_is_there() {
         let program = Program::command();
-        for (code, text) in super::super::codes::ALL {
+        for (code, text) in codes::ALL {
             for command in commands(text) {
                 let is_planned = ["kind", "stack", "schedule", "purge", "history", "web"].contains(&command[0]);
                 assert!(!is_planned, "{code}: rekindle {}", command.join(" "));

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::args::Args;
 use super::check::{CheckResult, Mode, Status};
 use super::judge::judge;
-use super::snapshot::{Capped, ClusterSnapshot, DbView, StuckGroup, TaskCounts};
+use super::snapshot::{Capped, ClusterSnapshot, DbView, StuckGroup};
 use super::thresholds::{Settings, Thresholds};
 use super::trouble::{db_error_result, timeout_result};
 use super::view::{Surroundings, clock_skew, snapshot};
@@ -200,7 +200,7 @@ fn judged(
 ) -> CheckResult {
     let utc_offset_s = chrono::Local::now().offset().local_minus_utc();
     let around = Surroundings { cluster: loaded.config.cluster.clone(), utc_offset_s, db: answers.db };
-    let Some(status) = answers.status else { return unfit(mode, thresholds, around) };
+    let Some(status) = answers.status else { return unfit(mode, &around.db.schema) };
     let mut snapshot = snapshot(&status, around);
     if let Some(of_kind) = of_kind {
         narrow(&mut snapshot, of_kind);
@@ -209,28 +209,11 @@ fn judged(
 }
 
 /// Nothing but the schema is known: that is an answer for `overall` and `db`, and none for the others.
-fn unfit(mode: Mode, thresholds: &Thresholds, around: Surroundings) -> CheckResult {
-    if !matches!(mode, Mode::Overall | Mode::Db) {
-        let text = format!("database schema does not fit: {}", around.db.schema);
-        return CheckResult::new(mode, Status::Unknown, text).next("rekindle db status");
-    }
-    let empty = ClusterSnapshot {
-        now: SystemClock.wall_now(),
-        utc_offset_s: around.utc_offset_s,
-        cluster: around.cluster,
-        kind: None,
-        engines: Vec::new(),
-        tasks: TaskCounts::default(),
-        oldest_ready_age: None,
-        oldest_ready_id: None,
-        oldest_running_age: None,
-        stuck: Vec::new(),
-        takeovers_1h: 0,
-        done_1h: 0,
-        failures_1h: 0,
-        db: around.db,
-    };
-    judge(mode, &empty, thresholds)
+/// Without values, because zeros would be lies in a graph.
+fn unfit(mode: Mode, schema: &str) -> CheckResult {
+    let is_answer = matches!(mode, Mode::Overall | Mode::Db);
+    let status = if is_answer { Status::Critical } else { Status::Unknown };
+    CheckResult::new(mode, status, format!("database schema does not fit: {schema}")).next("rekindle db status")
 }
 
 /// The tasks of one kind.
