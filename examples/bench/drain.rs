@@ -58,23 +58,32 @@ fn once(database: &Database, tasks: usize) -> Result<f64> {
     Ok(tasks as f64 / ((end.saturating_sub(first)) as f64 / 1e9))
 }
 
-/// The lease clock when nothing is unfinished. Looks seldom and cheaply while there is much to do: it
-/// shares the host with what it measures.
+/// The lease clock when nothing is unfinished. Looks seldom and cheaply: it shares the host with what it
+/// measures.
 fn wait_until_done(store: &dyn Store, kind: &KindName) -> Result<u64> {
     let clock = SystemClock;
     let until = clock.lease_now().after(LIMIT);
     loop {
         ensure!(clock.lease_now() < until, "the backlog was not empty within {LIMIT:?}");
-        if !store.probe(std::slice::from_ref(kind), "bench")?.is_empty() {
-            clock.pause(Duration::from_millis(20));
+        clock.pause(Duration::from_millis(10));
+        if !store.probe(std::slice::from_ref(kind), "bench")?.is_empty() || is_owned(store)? {
             continue;
         }
         let at = clock.lease_now().as_ns();
-        if store.status()?.counts.iter().all(|(_, count)| *count == 0) {
-            return Ok(at);
-        }
-        clock.pause(Duration::from_millis(2));
+        let left = store.status()?.counts.iter().map(|(_, count)| count).sum::<u64>();
+        ensure!(left == 0, "{left} tasks are neither ready nor owned");
+        return Ok(at);
     }
+}
+
+fn is_owned(store: &dyn Store) -> Result<bool> {
+    let (_, engines) = store.engines()?;
+    for engine in engines {
+        if !store.owned(engine.incarnation)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 struct EngineProcess(Option<Child>);

@@ -134,7 +134,8 @@ impl Finisher {
             }
         }
         self.shared.running.reported(ends.iter().map(|end| &end.held));
-        if frees_line {
+        // What is written makes room for claims ahead.
+        if frees_line || self.shared.wants_ahead() {
             self.shared.wake_dispatcher();
         }
     }

@@ -136,6 +136,11 @@ impl Shared {
         mode(wanted, self.running.count(|_| true), ready)
     }
 
+    /// Whether the tasks that were claimed ahead for handlers run low.
+    pub fn wants_ahead(&self) -> bool {
+        self.jobs.1.len() < self.options.ahead / 2 && self.options.kinds.values().any(super::options::Kind::is_handler)
+    }
+
     /// There may be new work.
     pub fn wake_dispatcher(&self) {
         // Full means that it is awake already.

@@ -88,41 +88,44 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
     let columns =
         [("id", ColumnType::Int), ("token", ColumnType::Int), ("nonce", ColumnType::Int), ("value", ColumnType::Text)];
     let now = db.dialect().now;
-    let head = |s: &mut Stmt| {
-        let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
-        let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
-        let u = s.table("u", &columns, &rows);
-        let mine = format!(
-            "id {ids} AND state = 3 AND owner = {owner} AND (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u})"
-        );
-        (owner, engine, u, mine)
-    };
     let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
     let tail =
         |engine: &str| format!("{}, {}, {now}, {engine}, u.value", TaskState::Done.code(), AttemptResult::Done.code());
     if db.dialect().has_writing_cte {
         let mut s = db.stmt();
-        let (_, engine, u, mine) = head(&mut s);
+        let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+        let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
+        let u = s.table("u", &columns, &rows);
+        // "IS TRUE" keeps the planner from making a join of it: it expects one running task where there are a
+        // thousand, and the loop it would join them by compares each with each.
         let sql = s.sql(format!(
-            "WITH d AS (DELETE FROM task WHERE {mine} RETURNING *) {insert} SELECT {}, {} FROM d JOIN {u} \
-             ON u.id = d.id AND u.token = d.token AND u.nonce = d.nonce RETURNING id, token, nonce",
+            "WITH u AS MATERIALIZED (SELECT * FROM {u}), d AS (DELETE FROM task WHERE id {ids} AND state = 3 \
+             AND owner = {owner} AND ((id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM u)) IS TRUE RETURNING *) \
+             {insert} SELECT {}, {} FROM d JOIN u ON u.id = d.id AND u.token = d.token AND u.nonce = d.nonce \
+             RETURNING id, token, nonce",
             of_task("d"),
             tail(&engine)
         ));
         return read_held(db, &sql);
     }
     let mut s = db.stmt();
-    let (owner, engine, u, _) = head(&mut s);
+    let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+    let u = s.table("u", &columns, &rows);
+    // CROSS keeps SQLite to this order of the two: the other one reads the whole list for each running task.
     let sql = s.sql(format!(
-        "{insert} SELECT {}, {} FROM {u} JOIN task t ON t.id = u.id AND t.token = u.token AND t.nonce = u.nonce \
+        "{insert} SELECT {}, {} FROM {u} CROSS JOIN task t ON t.id = u.id AND t.token = u.token AND t.nonce = u.nonce \
          WHERE t.state = 3 AND t.owner = {owner}",
         of_task("t"),
         tail(&engine)
     ));
     db.execute("finish", &sql)?;
     let mut s = db.stmt();
-    let (_, _, _, mine) = head(&mut s);
-    let sql = s.sql(format!("DELETE FROM task WHERE {mine} RETURNING id, token, nonce"));
+    let owner = s.int(who.incarnation.as_i64());
+    let u = s.table("u", &columns, &rows);
+    let sql = s.sql(format!(
+        "DELETE FROM task WHERE (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u}) AND state = 3 \
+         AND owner = {owner} RETURNING id, token, nonce"
+    ));
     read_held(db, &sql)
 }
 
