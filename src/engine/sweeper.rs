@@ -278,11 +278,8 @@ impl Sweeper {
         // meanwhile only in the second.
         let before = self.shared.running.known();
         let owned = self.call("read what is owned", move |store| store.owned(incarnation))?;
-        let unknown: Vec<Held> = owned
-            .iter()
-            .filter(|held| !before.has(held) && !self.shared.running.knows(held))
-            .copied()
-            .collect();
+        let unknown: Vec<Held> =
+            owned.iter().filter(|held| !before.has(held) && !self.shared.running.knows(held)).copied().collect();
         if !unknown.is_empty() {
             log::warn!("handing back {} claims that this engine does not know (their answer was lost)", unknown.len());
             self.hand_back(incarnation, &unknown)?;

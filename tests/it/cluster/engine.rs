@@ -124,10 +124,12 @@ impl<'r> EngineSpec<'r> {
     pub fn start(&self) -> Engine {
         let engine = self.launch();
         let is_it = |row: &rekindle::store::EngineRow| {
-            row.state == EngineState::Live && row.beat > 0 && engine.try_proper().is_some_and(|pid| {
-                // In a PID namespace of its own it knows itself by another number.
-                self.means == "pidns" || row.pid == pid as u32
-            })
+            row.state == EngineState::Live
+                && row.beat > 0
+                && engine.try_proper().is_some_and(|pid| {
+                    // In a PID namespace of its own it knows itself by another number.
+                    self.means == "pidns" || row.pid == pid as u32
+                })
         };
         wait_or(SOON, || self.rig.lives(&self.name).first().is_some_and(is_it), || engine.log());
         engine
@@ -147,7 +149,14 @@ impl Engine {
     /// Process id of the engine proper.
     pub fn proper(&self) -> i32 {
         let mut pid = None;
-        wait_or(SOON, || { pid = self.try_proper(); pid.is_some() }, || format!("no engine proper:\n{}", self.log()));
+        wait_or(
+            SOON,
+            || {
+                pid = self.try_proper();
+                pid.is_some()
+            },
+            || format!("no engine proper:\n{}", self.log()),
+        );
         pid.unwrap()
     }
 
@@ -177,7 +186,14 @@ impl Engine {
     /// Waits for its end.
     pub fn wait(&self, limit: Duration) -> i32 {
         let mut code = None;
-        wait_or(limit, || { code = self.ended(); code.is_some() }, || format!("{} still runs:\n{}", self.name, self.log()));
+        wait_or(
+            limit,
+            || {
+                code = self.ended();
+                code.is_some()
+            },
+            || format!("{} still runs:\n{}", self.name, self.log()),
+        );
         code.unwrap()
     }
 
