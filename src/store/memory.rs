@@ -2,6 +2,8 @@
 //! (it passes the same conformance suite), decides with the same code from `protocol`, and is
 //! deterministic: no threads, no dice, and its clock is injected.
 //!
+//! Every step looks at all tasks: it is meant for thousands of them, not for millions.
+//!
 //! One lock makes every step one transaction. Each step checks whether it may be done before it changes
 //! anything, so an error leaves nothing half done. The whole state can be copied and put back, which is
 //! how a simulator plays lost commits, stale reads and a database that was restored.

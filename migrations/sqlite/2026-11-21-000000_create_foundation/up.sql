@@ -115,7 +115,7 @@ CREATE TABLE task (
     payload         BLOB     NOT NULL
 );
 CREATE INDEX task_ready ON task (kind, keyed, priority DESC, id) WHERE state = 0;
-CREATE INDEX task_alone ON task (kind, priority DESC, id) WHERE state = 0 AND lost >= 2; -- they run alone
+CREATE INDEX task_alone ON task (kind, keyed, priority DESC, id) WHERE state = 0 AND lost >= 2; -- they run alone
 -- Partial: most tasks have no key, and each write of a row would write an entry for its NULL.
 CREATE UNIQUE INDEX task_unique ON task (unique_key) WHERE unique_key IS NOT NULL;
 CREATE INDEX task_due ON task (due_at) WHERE state = 1;

@@ -87,46 +87,37 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         .collect();
     let columns =
         [("id", ColumnType::Int), ("token", ColumnType::Int), ("nonce", ColumnType::Int), ("value", ColumnType::Text)];
-    let now = db.dialect().now;
+    let (now, writing_cte) = (db.dialect().now, db.dialect().has_writing_cte);
+    let mut s = db.stmt();
+    let engine = s.text(who.name.as_str());
+    let u = s.table("u", &columns, &rows);
+    // Token and nonce say whose it is; the owner does not stand here, because a `continue` task that ends
+    // while its engine registers anew has just been given to the new incarnation.
+    let mine =
+        format!("t.id = u.id AND t.token = u.token AND t.nonce = u.nonce AND t.state = {}", TaskState::Running.code());
     let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
-    let tail =
-        |engine: &str| format!("{}, {}, {now}, {engine}, u.value", TaskState::Done.code(), AttemptResult::Done.code());
-    if db.dialect().has_writing_cte {
-        let mut s = db.stmt();
-        let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
-        let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
-        let u = s.table("u", &columns, &rows);
-        // "IS TRUE" keeps the planner from making a join of it: it expects one running task where there are a
-        // thousand, and the loop it would join them by compares each with each.
+    let tail = format!("{}, {}, {now}, {engine}", TaskState::Done.code(), AttemptResult::Done.code());
+    if writing_cte {
+        // The value comes through RETURNING: a second join with the list would be planned for one row, and
+        // a batch would cost its square.
         let sql = s.sql(format!(
-            "WITH u AS MATERIALIZED (SELECT * FROM {u}), d AS (DELETE FROM task WHERE id {ids} AND state = 3 \
-             AND owner = {owner} AND ((id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM u)) IS TRUE RETURNING *) \
-             {insert} SELECT {}, {} FROM d JOIN u ON u.id = d.id AND u.token = d.token AND u.nonce = d.nonce \
-             RETURNING id, token, nonce",
+            "WITH d AS (DELETE FROM task t USING {u} WHERE {mine} RETURNING t.*, u.value) \
+             {insert} SELECT {}, {tail}, d.value FROM d RETURNING id, token, nonce",
             of_task("d"),
-            tail(&engine)
         ));
         return read_held(db, &sql);
     }
-    let mut s = db.stmt();
-    let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
-    let u = s.table("u", &columns, &rows);
-    // CROSS keeps SQLite to this order of the two: the other one reads the whole list for each running task.
+    // CROSS JOIN keeps the list on the outside, for the same reason.
     let sql = s.sql(format!(
-        "{insert} SELECT {}, {} FROM {u} CROSS JOIN task t ON t.id = u.id AND t.token = u.token AND t.nonce = u.nonce \
-         WHERE t.state = 3 AND t.owner = {owner}",
+        "{insert} SELECT {}, {tail}, u.value FROM {u} CROSS JOIN task t WHERE {mine} RETURNING id, token, nonce",
         of_task("t"),
-        tail(&engine)
     ));
-    db.execute("finish", &sql)?;
+    let written = read_held(db, &sql)?;
     let mut s = db.stmt();
-    let owner = s.int(who.incarnation.as_i64());
-    let u = s.table("u", &columns, &rows);
-    let sql = s.sql(format!(
-        "DELETE FROM task WHERE (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u}) AND state = 3 \
-         AND owner = {owner} RETURNING id, token, nonce"
-    ));
-    read_held(db, &sql)
+    let ids = s.in_ints(written.iter().map(|held| held.task.as_i64()));
+    let sql = s.sql(format!("DELETE FROM task WHERE id {ids}"));
+    db.execute("finish", &sql)?;
+    Ok(written)
 }
 
 fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<Held>> {

@@ -227,7 +227,7 @@ impl TaskBuilder {
     }
 
     pub fn add(&self, store: &dyn Store) -> TaskId {
-        store.add(&[self.0.clone()], "a test").unwrap()[0]
+        store.add(std::slice::from_ref(&self.0), "a test").unwrap()[0]
     }
 
     pub fn add_many(&self, store: &dyn Store, count: usize) -> Vec<TaskId> {
