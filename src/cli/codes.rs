@@ -98,6 +98,10 @@ runs. rekindle task show ID tells its state and its history.";
     /// `--expect` or the like did not hold.
     CHANGED = "E504", "What the command would act on has changed since it was counted (--expect). Nothing was \
 changed. Run it again with --dry-run and look at the new number.";
+    /// The demo did not hold.
+    DEMO_FAILED = "E410", "The demo did not show what it promises: a program was missing, a takeover took longer than \
+promised, or something was left running. Its directory holds the log of each engine. On a very busy host a takeover \
+can take longer; run it again when the host is quiet.";
     /// A payload or name was refused.
     BAD_TASK = "E505", "The task was not added: its payload is too large or not what it claims to be, or a \
 name in it is not allowed. Nothing was changed.";

@@ -26,6 +26,7 @@ Usage: rekindle VERB [FLAGS]
   rekindle config check                 configuration: check show init
   rekindle doctor                       what is wrong with this host or database, and how to mend it
   rekindle explain E301                 the long text of an error code
+  rekindle demo                         three engines on SQLite, two are killed, all work is done
   rekindle version
 
 Everywhere: -c FILE  -o table|json|jsonl|name  --timeout 15s  --reason TEXT  -y  -q  -v  --utc
@@ -67,6 +68,7 @@ pub enum Verb {
     #[command(subcommand)]
     Config(ConfigVerb),
     Doctor(doctor::DoctorArgs),
+    Demo(demo::DemoArgs),
     Explain(ExplainArgs),
     Version(version::VersionArgs),
 }
@@ -162,6 +164,7 @@ fn run(program: &Program) -> Result<Exit, CliError> {
         Some(Verb::Config(ConfigVerb::Show(args))) => config_show::run(args, flags),
         Some(Verb::Config(ConfigVerb::Init(args))) => config_init::run(args, flags),
         Some(Verb::Doctor(args)) => doctor::run(args, flags),
+        Some(Verb::Demo(args)) => demo::run(args, flags),
         Some(Verb::Explain(args)) => explain::run(args),
         Some(Verb::Version(args)) => version::run(args, flags),
     }

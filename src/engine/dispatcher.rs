@@ -23,6 +23,9 @@ use crate::protocol::task::Wish;
 use crate::protocol::time::LeaseInstant;
 use crate::store::{Claim, ClaimScope, Claimed, KindWork, StoreError};
 
+/// Handler tasks that are claimed and whose ends are not written: at most this many times `ahead`.
+const UNWRITTEN_FACTOR: usize = 4;
+
 /// See the module.
 pub struct Dispatcher {
     shared: Arc<Shared>,
@@ -79,9 +82,12 @@ impl Dispatcher {
             return (0, 0);
         }
         let slots = (self.shared.options.slots as usize).saturating_sub(running.count(|entry| entry.takes_slot));
-        let ahead = self.shared.options.ahead.saturating_sub(self.shared.jobs.1.len());
+        let most = self.shared.options.ahead;
+        // Handlers may be faster than the database takes their ends in: those wait in memory, so they count.
+        let unwritten = (most * UNWRITTEN_FACTOR).saturating_sub(running.unwritten());
+        let ahead = most.saturating_sub(self.shared.jobs.1.len()).min(unwritten);
         // A claim of a few tasks costs as much as one of many.
-        let ahead = if ahead * 2 < self.shared.options.ahead { 0 } else { ahead };
+        let ahead = if ahead * 2 < most { 0 } else { ahead };
         (slots, ahead)
     }
 

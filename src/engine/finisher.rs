@@ -2,7 +2,7 @@
 //!
 //! Failures: the database is away – reports wait here, in memory, and are tried again; an unknown
 //! outcome – each is read back by its nonce before it is written again or given up, never blindly
-//! repeated; refused – counted and logged, the task belongs to somebody else. After the end of a life
+//! repeated; refused – counted by the database and logged, the task belongs to somebody else. After the end of a life
 //! its results may still be written as long as nobody has raised the token: that is I1, not luck.
 
 use std::collections::BTreeMap;
@@ -130,26 +130,14 @@ impl Finisher {
         for (end, outcome) in ends.iter().zip(outcomes) {
             match outcome {
                 FinishOutcome::Written => frees_line |= end.keyed || end.next != Next::Done,
-                FinishOutcome::Refused => self.refuse(end),
+                FinishOutcome::Refused => say_refused(end),
             }
         }
         self.shared.running.reported(ends.iter().map(|end| &end.held));
-        if frees_line {
+        // What is written makes room for claims ahead.
+        if frees_line || self.shared.wants_ahead() {
             self.shared.wake_dispatcher();
         }
-    }
-
-    fn refuse(&self, end: &Finish) {
-        if end.unstarted {
-            return;
-        }
-        self.shared.count_refused();
-        log::warn!(
-            "the result ({}) of task {} was refused: its token {} is not current any more",
-            end.result,
-            end.held.task,
-            end.held.token
-        );
     }
 
     fn read_back(&mut self, incarnation: Incarnation, ends: &[Finish]) {
@@ -158,14 +146,23 @@ impl Finisher {
             let timeout = self.shared.options.statement_timeout;
             match self.lane.call("read an end back", timeout, move |store| store.read_finish(&held)) {
                 Ok(FinishState::Written) => self.shared.running.reported([&held]),
-                Ok(FinishState::Refused) => {
-                    self.refuse(end);
-                    self.shared.running.reported([&held]);
-                }
-                // Open, or still unknown: written again, under the same token and nonce.
-                Ok(FinishState::Open) | Err(_) => self.pending.push((incarnation, end.clone())),
+                // Written again, under the same token and nonce: open or still unknown, because it may be
+                // needed; not this engine's any more, because the database counts what it refuses.
+                Ok(FinishState::Open | FinishState::Refused) | Err(_) => self.pending.push((incarnation, end.clone())),
             }
         }
+    }
+}
+
+/// The database has counted it.
+fn say_refused(end: &Finish) {
+    if !end.unstarted {
+        log::warn!(
+            "the result ({}) of task {} was refused: its token {} is not current any more",
+            end.result,
+            end.held.task,
+            end.held.token
+        );
     }
 }
 

@@ -17,9 +17,15 @@ pub fn guard_loop(shared: &Arc<Shared>) {
     let lease = shared.options.timing.lease();
     while shared.stop.ending() < Ending::All {
         shared.pulses.guard.turn(shared.clock.lease_now(), lease);
+        let began = shared.clock.lease_now();
         match guard.wait_tick(lease) {
             // Ticks come every second or so; the pause keeps the loop from spinning on a flood of them.
             GuardState::Alive => drop(shared.stop.wait(Ending::All, Duration::from_millis(100))),
+            // Who stood still himself cannot tell who was silent: the silence is counted anew. What ran is
+            // being killed by the lease watch, which has no such doubts.
+            GuardState::Silent if shared.clock.lease_now().since(began) > lease + lease / 4 => {
+                log::warn!("this process stood still for a while; waiting for the guard once more");
+            }
             state if shared.stop.ending() < Ending::All => die(shared, state),
             _ => {}
         }

@@ -234,7 +234,6 @@ impl Heartbeat {
             incarnation,
             mode: shared.mode(),
             running: u32::try_from(shared.running.count(|_| true)).unwrap_or(u32::MAX),
-            refused: shared.refused.load(Ordering::Relaxed),
         };
         match self.lane.call("beat", timing.query_timeout(), move |store| store.beat(&beat)) {
             Ok(BeatOutcome::Accepted(answer)) => {

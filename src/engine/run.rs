@@ -1,7 +1,7 @@
 //! Starts an engine's loops, waits for its end, and ends it in the right order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -256,7 +256,6 @@ fn build(
         abandoned: Arc::new(AtomicUsize::new(0)),
         commands,
         guard,
-        refused: AtomicU64::new(0),
         reconcile: AtomicBool::new(false),
         known_epoch: Mutex::new(known),
         life: Mutex::new(life),

@@ -37,6 +37,21 @@ struct Table {
     unreported: BTreeSet<Held>,
 }
 
+/// What an engine knew of at one moment.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What it held, or had still to report.
+    pub held: BTreeSet<Held>,
+    nonces: BTreeSet<Nonce>,
+}
+
+impl Known {
+    /// Whether this claim was among it.
+    pub fn has(&self, held: &Held) -> bool {
+        self.held.contains(held) || self.nonces.contains(&held.nonce)
+    }
+}
+
 /// The table.
 #[derive(Default)]
 pub struct Running {
@@ -104,6 +119,12 @@ impl Running {
         self.table.lock().entries.values().filter(|entry| which(entry)).count()
     }
 
+    /// How many handler tasks are claimed and their ends not yet written.
+    pub fn unwritten(&self) -> usize {
+        let table = self.table.lock();
+        table.entries.values().filter(|entry| !entry.takes_slot).count() + table.unreported.len()
+    }
+
     /// Whether nothing is claimed, in flight or unreported.
     pub fn is_idle(&self) -> bool {
         let table = self.table.lock();
@@ -127,6 +148,13 @@ impl Running {
         table.in_flight.contains(&held.nonce)
             || table.unreported.contains(held)
             || table.entries.get(&held.task).is_some_and(|entry| entry.task.held == *held)
+    }
+
+    /// All that [`Running::knows`] at this moment.
+    pub fn known(&self) -> Known {
+        let table = self.table.lock();
+        let held = table.entries.values().map(|entry| entry.task.held).chain(table.unreported.iter().copied());
+        Known { held: held.collect(), nonces: table.in_flight.clone() }
     }
 
     /// Waits until nothing is claimed, at most `span`. True if nothing is.

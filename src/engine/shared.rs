@@ -12,7 +12,7 @@
 //! ignored, because what it ran has been told to die.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
@@ -92,8 +92,6 @@ pub struct Shared {
     pub commands: Option<CommandRunner>,
     /// The guard; `None` without one.
     pub guard: Option<GuardLink>,
-    /// Results that were refused.
-    pub refused: AtomicU64,
     /// Something may be owned in the database that this engine does not know of.
     pub reconcile: AtomicBool,
     /// The largest epoch ever seen, in memory and in the state file.
@@ -138,6 +136,11 @@ impl Shared {
         mode(wanted, self.running.count(|_| true), ready)
     }
 
+    /// Whether the tasks that were claimed ahead for handlers run low.
+    pub fn wants_ahead(&self) -> bool {
+        self.jobs.1.len() < self.options.ahead / 2 && self.options.kinds.values().any(super::options::Kind::is_handler)
+    }
+
     /// There may be new work.
     pub fn wake_dispatcher(&self) {
         // Full means that it is awake already.
@@ -155,10 +158,5 @@ impl Shared {
                 log::warn!("could not remember epoch {} in the state directory: {error}", epoch.as_i64());
             }
         }
-    }
-
-    /// One more result was refused.
-    pub fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }

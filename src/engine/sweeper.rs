@@ -4,7 +4,7 @@
 //! store's transaction) what becomes of each task. Everything is level-triggered: a sweep that dies half
 //! way is finished by the next one, here or on a peer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -274,14 +274,17 @@ impl Sweeper {
     fn reconcile(&mut self) -> StoreResult<()> {
         let Some(incarnation) = self.shared.live() else { return Ok(()) };
         self.shared.reconcile.store(false, Ordering::Release);
-        let before: Vec<Held> = self.shared.running.entries().iter().map(|e| e.task.held).collect();
+        // Known before the read or after it: what ended meanwhile is only in the first, what was claimed
+        // meanwhile only in the second.
+        let before = self.shared.running.known();
         let owned = self.call("read what is owned", move |store| store.owned(incarnation))?;
-        let unknown: Vec<Held> = owned.iter().filter(|held| !self.shared.running.knows(held)).copied().collect();
+        let unknown: Vec<Held> =
+            owned.iter().filter(|held| !before.has(held) && !self.shared.running.knows(held)).copied().collect();
         if !unknown.is_empty() {
             log::warn!("handing back {} claims that this engine does not know (their answer was lost)", unknown.len());
             self.hand_back(incarnation, &unknown)?;
         }
-        self.drop_foreign(&before, &owned);
+        self.drop_foreign(&before.held, &owned.iter().copied().collect());
         Ok(())
     }
 
@@ -295,7 +298,7 @@ impl Sweeper {
 
     /// What was held before the read and is not in it has a raised token (requeued, or lost by a
     /// failover): its result would be refused, so it is stopped.
-    fn drop_foreign(&self, before: &[Held], owned: &[Held]) {
+    fn drop_foreign(&self, before: &BTreeSet<Held>, owned: &BTreeSet<Held>) {
         let now = self.shared.clock.lease_now();
         let kill_at = now.after(self.shared.options.timing.kill_budget() / 4);
         self.shared.running.for_each(|entry| {

@@ -115,13 +115,9 @@ pub fn handler_loop(shared: &Arc<Shared>) {
 }
 
 fn run_handler(shared: &Arc<Shared>, held: Held) {
-    let ended = match AttemptControl::new() {
-        Ok(control) => handle(shared, &held, &control),
-        Err(error) => Ended::not_started(AttemptResult::HandedBack, &format!("no file descriptor: {error}")),
-    };
+    let ended = handle(shared, &held, &AttemptControl::of_handler());
     report(shared, held, ended);
-    // The queue of claimed tasks runs low: time to claim ahead.
-    if shared.jobs.1.len() < shared.options.ahead / 2 {
+    if shared.wants_ahead() {
         shared.wake_dispatcher();
     }
 }

@@ -3,6 +3,7 @@ pub mod api;
 pub mod backend;
 pub mod db;
 pub mod error;
+pub mod memory;
 pub mod migrate;
 pub mod open;
 pub mod patience;
@@ -20,6 +21,7 @@ pub mod types;
 
 pub use api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
 pub use error::{SchemaProblem, StoreError};
+pub use memory::MemoryStore;
 pub use open::open;
 pub use pool::Settings;
 pub use types::*;

@@ -135,7 +135,8 @@ pub enum RegisterOutcome {
         /// The meta row.
         meta: Meta,
     },
-    /// A live engine has this name. Nothing was changed.
+    /// A live engine has this name. Nothing was changed, but a former life that was named is ended: it is
+    /// over in any case.
     NameTaken(Namesake),
 }
 
@@ -148,8 +149,6 @@ pub struct Beat {
     pub mode: Mode,
     /// Tasks that run.
     pub running: u32,
-    /// Results refused since it was registered.
-    pub refused: u64,
 }
 
 /// What came of a heartbeat.

@@ -1,5 +1,6 @@
 //! All integration tests in one program, so that they link once.
 
 mod cli;
+mod cluster;
 mod conformance;
 mod support;

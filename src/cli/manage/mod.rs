@@ -5,6 +5,7 @@ pub mod config_init;
 pub mod config_show;
 pub mod db_migrate;
 pub mod db_status;
+pub mod demo;
 pub mod doctor;
 pub mod engine_clean;
 pub mod engine_drain;

@@ -24,7 +24,7 @@ use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 
 /// Candidates with resources are read this many times over, so that two engines that look at the same
 /// head of the queue do not both come back with nothing.
-const LOOK_AHEAD: usize = 4;
+pub const LOOK_AHEAD: usize = 4;
 
 /// See `Store::probe`.
 pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
@@ -37,13 +37,17 @@ pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec
     let mut parts = Vec::new();
     for (n, kind) in kinds.iter().enumerate() {
         let kind = s.text(kind.as_str());
-        let some = |keyed: &str, lost: &str| {
+        // Those that run alone have an index of their own: without it, "none" would be known only after
+        // a look at the whole backlog.
+        let some = |which: String| {
             format!(
-                "CASE WHEN EXISTS (SELECT 1 FROM task t WHERE t.state = 0 AND t.kind = {kind} AND t.keyed {keyed} \
-                 AND t.lost {lost} {ALONE_FROM} AND {may}) THEN 1 ELSE 0 END"
+                "CASE WHEN EXISTS (SELECT 1 FROM task t WHERE t.state = 0 AND t.kind = {kind} AND {which} AND {may}) \
+                 THEN 1 ELSE 0 END"
             )
         };
-        parts.push(format!("SELECT {n} AS n, {}, {}, {}", some("= 0", "<"), some("= 1", "<"), some("IN (0, 1)", ">=")));
+        let shared = |keyed: u8| some(format!("t.keyed = {keyed} AND t.lost < {ALONE_FROM}"));
+        let alone = some(format!("t.lost >= {ALONE_FROM}"));
+        parts.push(format!("SELECT {n} AS n, {}, {}, {alone}", shared(0), shared(1)));
     }
     let sql = s.sql(parts.join(" UNION ALL "));
     let rows = db.query("probe", &sql)?;
@@ -154,7 +158,8 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
     Ok(claimed)
 }
 
-fn is_behind(id: TaskId, names: &[ResourceName], locked: &BTreeMap<ResourceName, LockedResource>) -> bool {
+/// Whether somebody else stands before it in one of its lines.
+pub fn is_behind(id: TaskId, names: &[ResourceName], locked: &BTreeMap<ResourceName, LockedResource>) -> bool {
     names.iter().filter_map(|n| locked.get(n)).any(|r| r.owner_task.is_some() || r.head.is_some_and(|head| head < id))
 }
 
@@ -173,7 +178,7 @@ fn keyed_candidates(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> Sto
 
 /// Resource rows are made by the first claim, never by an enqueue: a submitter's long transaction must
 /// not hold a row that engines need.
-fn create_missing(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<()> {
+pub fn create_missing(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<()> {
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
     let sql = s.sql(format!("SELECT name FROM resource WHERE name {list}"));

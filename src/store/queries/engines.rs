@@ -11,7 +11,7 @@ use crate::protocol::task::Wish;
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
-use crate::store::error::StoreError;
+use crate::store::error::{Cause, StoreError};
 use crate::store::sql::Row;
 use crate::store::types::*;
 
@@ -64,7 +64,13 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
             // Nothing else was written yet that must stay: an ended former life is over in any case.
             return Ok(RegisterOutcome::NameTaken(namesake));
         }
-        insert_engine(db, r)?;
+        if !insert_engine(db, r)? {
+            // Somebody registered the name between the look and the insert, which waited for that commit.
+            return match live_namesake(db, &r.name)? {
+                Some(namesake) => Ok(RegisterOutcome::NameTaken(namesake)),
+                None => Err(StoreError::Busy { step: "register", source: Cause("its namesake is just ending".into()) }),
+            };
+        }
         insert_info(db, r)?;
         let mut adopted = Vec::new();
         if let Some(former) = &r.former {
@@ -110,7 +116,8 @@ fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Names
     }))
 }
 
-fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
+/// False: there is a live engine of this name.
+fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<bool> {
     let now = db.dialect().now;
     let t = r.timing.spans();
     let mut s = db.stmt();
@@ -119,11 +126,10 @@ fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
     let spans: Vec<_> = spans.into_iter().map(|ms| s.int(ms)).collect();
     let sql = s.sql(format!(
         "INSERT INTO engine (incarnation, name, live_name, last_beat_at, {TIMING_COLUMNS}) \
-         VALUES ({id}, {name}, {name}, {now}, {})",
+         VALUES ({id}, {name}, {name}, {now}, {}) ON CONFLICT (live_name) DO NOTHING",
         spans.join(", ")
     ));
-    db.execute("register", &sql)?;
-    Ok(())
+    Ok(db.execute("register", &sql)? == 1)
 }
 
 fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
@@ -178,8 +184,8 @@ fn adopt(db: &mut dyn Db, from: Incarnation, to: Incarnation, held: &Held) -> St
     Ok(adopted)
 }
 
-const ACCEPT: &str = "UPDATE engine SET beat = beat + 1, last_beat_at = {now}, mode = {mode}, running = {running}, \
-     refused = {refused} WHERE incarnation = {id} AND state = 1 RETURNING beat, name";
+const ACCEPT: &str = "UPDATE engine SET beat = beat + 1, last_beat_at = {now}, mode = {mode}, running = {running} \
+     WHERE incarnation = {id} AND state = 1 RETURNING beat, name";
 
 /// See `Store::beat`. One statement where the backend can write inside a CTE, one short transaction
 /// elsewhere: the answer belongs to the same moment as the accepted beat.
@@ -194,8 +200,7 @@ fn accept_sql(db: &mut dyn Db, b: &Beat) -> (crate::store::sql::Stmt, String, St
         .replace("{now}", db.dialect().now)
         .replace("{id}", &id)
         .replace("{mode}", &s.int(b.mode.code()))
-        .replace("{running}", &s.int(b.running))
-        .replace("{refused}", &s.int(i64::try_from(b.refused).unwrap_or(i64::MAX)));
+        .replace("{running}", &s.int(b.running));
     (s, text, id)
 }
 
@@ -363,6 +368,21 @@ fn stop_here(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
     Ok(stopped)
 }
 
+/// Results of this incarnation were refused: counted in its row, or in its history once that is closed.
+pub fn count_refused(db: &mut dyn Db, incarnation: Incarnation, count: usize) -> StoreResult<()> {
+    let mut s = db.stmt();
+    let (id, count) = (s.int(incarnation.as_i64()), s.int(i64::try_from(count).unwrap_or(i64::MAX)));
+    let binds = s.clone();
+    let sql = s.sql(format!("UPDATE engine SET refused = refused + {count} WHERE incarnation = {id}"));
+    if db.execute("count refused results", &sql)? == 0 {
+        let sql = binds.sql(format!(
+            "UPDATE engine_info SET end_refused = COALESCE(end_refused, 0) + {count} WHERE incarnation = {id}"
+        ));
+        db.execute("count refused results", &sql)?;
+    }
+    Ok(())
+}
+
 /// See `Store::close`. The read of what is owned is plain on purpose: with SKIP LOCKED a row that
 /// another transaction holds at this moment would look like nothing, and the orphan would wait for the
 /// slow search.
@@ -376,6 +396,12 @@ pub fn close(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
         if db.first("close", &sql)?.is_none_or(|mut row| row.int() > 0) {
             return Ok(false);
         }
+        // Locked before it is copied: a refusal that is being counted at this moment belongs to the copy.
+        let lock = db.dialect().for_update;
+        let mut s = db.stmt();
+        let id = s.int(incarnation.as_i64());
+        let sql = s.sql(format!("SELECT refused FROM engine WHERE incarnation = {id} AND state <> 1 {lock}"));
+        db.first("close", &sql)?;
         let mut s = db.stmt();
         let id = s.int(incarnation.as_i64());
         let keep = s.clone().sql(format!(

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::engines;
 use super::rows::{held, micros, resources_of};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
@@ -18,21 +19,38 @@ use crate::store::error::StoreError;
 use crate::store::sql::{Bind, ColumnType, Stmt};
 use crate::store::types::{Finish, FinishOutcome, Finisher, Held};
 
-/// See `Store::finish`.
+/// See `Store::finish`. One transaction, whatever the ends are: of a step that is repeated nothing may
+/// have been committed, or the repetition would find its own writes and call them refused.
 pub fn finish(db: &mut dyn Db, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
     let (short, long): (Vec<&Finish>, Vec<&Finish>) = ends.iter().partition(|end| is_short(end));
-    let mut written: BTreeSet<Held> = BTreeSet::new();
-    if !short.is_empty() {
-        written.extend(finish_short(db, who, &short)?);
-    }
-    if !long.is_empty() {
-        written.extend(db.transaction("finish", |db| finish_long(db, who, &long))?);
-    }
+    let written: BTreeSet<Held> = if long.is_empty() && db.dialect().has_writing_cte {
+        let written = finish_short(db, who, &short)?.into_iter().collect();
+        // A statement of its own after what is committed: it must not make the whole step fail.
+        if let Err(error) = count_refused(db, who, ends, &written) {
+            log::warn!("could not count refused results: {}", error.chain());
+        }
+        written
+    } else {
+        db.transaction("finish", |db| {
+            // The long ones first: they lock resources, and those come before tasks.
+            let mut written: BTreeSet<Held> = finish_long(db, who, &long)?.into_iter().collect();
+            written.extend(finish_short(db, who, &short)?);
+            count_refused(db, who, ends, &written)?;
+            Ok(written)
+        })?
+    };
     let outcome = |end: &Finish| match written.contains(&end.held) {
         true => FinishOutcome::Written,
         false => FinishOutcome::Refused,
     };
     Ok(ends.iter().map(outcome).collect())
+}
+
+/// By the database, not by the engine: an engine whose results are refused is often one that ends.
+/// What never started has no result.
+fn count_refused(db: &mut dyn Db, who: &Finisher, ends: &[Finish], written: &BTreeSet<Held>) -> StoreResult<()> {
+    let count = ends.iter().filter(|end| !end.unstarted && !written.contains(&end.held)).count();
+    if count == 0 { Ok(()) } else { engines::count_refused(db, who.incarnation, count) }
 }
 
 /// Done, without resources and without output: the path that carries the throughput.
@@ -47,9 +65,12 @@ fn of_task(alias: &str) -> String {
     ARCHIVED.split(", ").map(|column| format!("{alias}.{}", column.trim())).collect::<Vec<_>>().join(", ")
 }
 
-/// Moves a batch from `task` to `task_archive`: one statement where a CTE may write, two in one
-/// transaction elsewhere.
+/// Moves a batch from `task` to `task_archive`: one statement where a CTE may write, two elsewhere, in the
+/// caller's transaction.
 fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
+    if ends.is_empty() {
+        return Ok(Vec::new());
+    }
     // One claim named twice would be archived twice.
     let ends: BTreeMap<Held, &Finish> = ends.iter().map(|end| (end.held, *end)).collect();
     let rows: Vec<Vec<Bind>> = ends
@@ -67,44 +88,45 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
     let columns =
         [("id", ColumnType::Int), ("token", ColumnType::Int), ("nonce", ColumnType::Int), ("value", ColumnType::Text)];
     let now = db.dialect().now;
-    let head = |s: &mut Stmt| {
-        let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
-        let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
-        let u = s.table("u", &columns, &rows);
-        let mine = format!(
-            "id {ids} AND state = 3 AND owner = {owner} AND (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u})"
-        );
-        (owner, engine, u, mine)
-    };
     let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
     let tail =
         |engine: &str| format!("{}, {}, {now}, {engine}, u.value", TaskState::Done.code(), AttemptResult::Done.code());
     if db.dialect().has_writing_cte {
         let mut s = db.stmt();
-        let (_, engine, u, mine) = head(&mut s);
+        let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+        let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
+        let u = s.table("u", &columns, &rows);
+        // "IS TRUE" keeps the planner from making a join of it: it expects one running task where there are a
+        // thousand, and the loop it would join them by compares each with each.
         let sql = s.sql(format!(
-            "WITH d AS (DELETE FROM task WHERE {mine} RETURNING *) {insert} SELECT {}, {} FROM d JOIN {u} \
-             ON u.id = d.id AND u.token = d.token AND u.nonce = d.nonce RETURNING id, token, nonce",
+            "WITH u AS MATERIALIZED (SELECT * FROM {u}), d AS (DELETE FROM task WHERE id {ids} AND state = 3 \
+             AND owner = {owner} AND ((id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM u)) IS TRUE RETURNING *) \
+             {insert} SELECT {}, {} FROM d JOIN u ON u.id = d.id AND u.token = d.token AND u.nonce = d.nonce \
+             RETURNING id, token, nonce",
             of_task("d"),
             tail(&engine)
         ));
         return read_held(db, &sql);
     }
-    db.transaction("finish", |db| {
-        let mut s = db.stmt();
-        let (owner, engine, u, _) = head(&mut s);
-        let sql = s.sql(format!(
-            "{insert} SELECT {}, {} FROM {u} JOIN task t ON t.id = u.id AND t.token = u.token AND t.nonce = u.nonce \
-             WHERE t.state = 3 AND t.owner = {owner}",
-            of_task("t"),
-            tail(&engine)
-        ));
-        db.execute("finish", &sql)?;
-        let mut s = db.stmt();
-        let (_, _, _, mine) = head(&mut s);
-        let sql = s.sql(format!("DELETE FROM task WHERE {mine} RETURNING id, token, nonce"));
-        read_held(db, &sql)
-    })
+    let mut s = db.stmt();
+    let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+    let u = s.table("u", &columns, &rows);
+    // CROSS keeps SQLite to this order of the two: the other one reads the whole list for each running task.
+    let sql = s.sql(format!(
+        "{insert} SELECT {}, {} FROM {u} CROSS JOIN task t ON t.id = u.id AND t.token = u.token AND t.nonce = u.nonce \
+         WHERE t.state = 3 AND t.owner = {owner}",
+        of_task("t"),
+        tail(&engine)
+    ));
+    db.execute("finish", &sql)?;
+    let mut s = db.stmt();
+    let owner = s.int(who.incarnation.as_i64());
+    let u = s.table("u", &columns, &rows);
+    let sql = s.sql(format!(
+        "DELETE FROM task WHERE (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u}) AND state = 3 \
+         AND owner = {owner} RETURNING id, token, nonce"
+    ));
+    read_held(db, &sql)
 }
 
 fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<Held>> {
@@ -112,6 +134,9 @@ fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<H
 }
 
 fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
+    if ends.is_empty() {
+        return Ok(Vec::new());
+    }
     let keyed: Vec<TaskId> = ends.iter().filter(|end| end.keyed).map(|end| end.held.task).collect();
     let wants = resources_of(db, &keyed)?;
     let locked = lock_resources_waiting(db, wants.values().flatten())?;
@@ -257,7 +282,7 @@ pub fn write_next(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>)
 
 /// Whether this way on raises the token: everything that takes it from an owner who did not finish, so
 /// that the outside world can refuse what that owner still does.
-fn raises_token(next: &Next, result: AttemptResult) -> bool {
+pub fn raises_token(next: &Next, result: AttemptResult) -> bool {
     matches!(next, Next::Ready(_) | Next::Held | Next::Canceled | Next::Quarantined)
         || matches!(result, AttemptResult::Lost | AttemptResult::HandedBack)
 }

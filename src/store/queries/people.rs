@@ -117,6 +117,9 @@ const LIVE: &str = "t.id, t.kind, t.state, t.reason, t.priority, t.due_at, t.att
 const ARCHIVED: &str = "t.id, t.kind, t.state, t.reason, t.priority, NULL, t.attempt, t.failures, t.lost, \
      t.engine, t.owner, t.token, t.nonce, 0, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
      t.value, t.resources, length(t.payload)";
+/// The condition of the index `task_aside` in its own words: SQLite uses a partial index only where they
+/// stand in the statement.
+const ASIDE: &str = "state IN (4, 5, 6)";
 const FROM_LIVE: &str = "FROM task t LEFT JOIN engine_info i ON i.incarnation = t.owner";
 const FROM_ARCHIVE: &str = "FROM task_archive t";
 
@@ -205,8 +208,11 @@ fn list(
     from: &str,
 ) -> StoreResult<Vec<TaskRow>> {
     let mut s = db.stmt();
-    let states: Vec<String> = states.iter().map(|state| state.code().to_string()).collect();
-    let mut wheres = vec![format!("t.state IN ({})", states.join(", "))];
+    let codes: Vec<String> = states.iter().map(|state| state.code().to_string()).collect();
+    let mut wheres = vec![format!("t.state IN ({})", codes.join(", "))];
+    if states.iter().all(|state| state.needs_human()) {
+        wheres.push(format!("t.{ASIDE}"));
+    }
     if !filter.kinds.is_empty() {
         wheres.push(format!("t.kind {}", s.in_texts(filter.kinds.iter().map(|k| k.as_str()))));
     }
@@ -348,6 +354,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
         // The literal state lets the partial indexes answer.
         let is_it = match state {
             TaskState::Running => "owner IS NOT NULL".to_owned(),
+            other if other.needs_human() => format!("{ASIDE} AND state = {}", other.code()),
             other => format!("state = {}", other.code()),
         };
         let sql = db.stmt().sql(format!("SELECT count(*) FROM (SELECT 1 FROM task WHERE {is_it} LIMIT {COUNT_MAX}) c"));
@@ -359,7 +366,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
     let since = s.int(now.as_us() - hour);
     let sql = s.sql(format!(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM task_archive WHERE ended_at > {since} AND state = 7 LIMIT {COUNT_MAX}) c), \
-         (SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
+         (SELECT count(*) FROM (SELECT 1 FROM task WHERE {ASIDE} AND state = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
          (SELECT count(*) FROM (SELECT 1 FROM attempt WHERE ended_at > {since} AND result = 5 LIMIT {COUNT_MAX}) c), \
          (SELECT min(claimed_at) FROM task WHERE owner IS NOT NULL)"
     ));
@@ -396,7 +403,7 @@ fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>>
     let sql = db.stmt().sql(format!(
         "SELECT g.kind, g.many, g.newest, (SELECT t.error FROM task t WHERE t.id = g.last_id) \
          FROM (SELECT f.kind AS kind, count(*) AS many, max(f.ended_at) AS newest, max(f.id) AS last_id \
-         FROM (SELECT id, kind, ended_at FROM task WHERE state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
+         FROM (SELECT id, kind, ended_at FROM task WHERE {ASIDE} AND state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
          ORDER BY g.many DESC, g.kind LIMIT 20"
     ));
     let read = |mut row: Row| FailedKind {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::claim::create_missing;
 use super::finish::{Ended, wake_heads, write_next};
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
@@ -156,10 +157,14 @@ pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
     })
 }
 
+/// Rows that no claim has made yet are made here: without a row to lock, a claim that is making it could
+/// move the next task to `blocked` behind a head that this transaction takes out of the line, and neither
+/// would see the other.
 fn lock_in_order(db: &mut dyn Db, names: &[ResourceName]) -> StoreResult<()> {
     if names.is_empty() {
         return Ok(());
     }
+    create_missing(db, &names.iter().collect())?;
     let lock = db.dialect().for_update;
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));

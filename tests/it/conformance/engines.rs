@@ -68,10 +68,10 @@ pub fn accepted_beats_count_up_by_one(rig: &Rig) {
     let a = engine("a").on(rig);
     let counts: Vec<i64> = (0..3).map(|_| a.accepted(&*rig.store).beat).collect();
     assert_eq!(counts, [1, 2, 3]);
-    let beat = Beat { incarnation: a.incarnation, mode: Mode::Draining, running: 7, refused: 9 };
+    let beat = Beat { incarnation: a.incarnation, mode: Mode::Draining, running: 7 };
     rig.store.beat(&beat).unwrap();
     let row = rig.store.engines().unwrap().1.remove(0);
-    assert_eq!((row.beat, row.mode, row.running, row.refused), (4, Mode::Draining, 7, 9));
+    assert_eq!((row.beat, row.mode, row.running), (4, Mode::Draining, 7));
 }
 
 pub fn late_beat_of_a_fenced_incarnation_is_gone(rig: &Rig) {

@@ -25,7 +25,7 @@ pub fn orphans_become_ready_in_their_old_place_with_a_raised_token(rig: &Rig) {
         let row = row(store, task.held.task);
         assert!(row.token > task.held.token, "{} after {}", row.token, task.held.token);
         assert_eq!((row.state, row.owner, row.nonce, row.reason), (TaskState::Ready, None, None, Reason::Lost));
-        assert_eq!((row.lost, row.result), (1, Some(AttemptResult::Lost)));
+        assert_eq!((row.lost, row.result, row.engine.as_deref()), (1, Some(AttemptResult::Lost), Some("a")));
     }
     let again = b.claim().run(store);
     assert_eq!(again.iter().map(|c| c.held.task).collect::<Vec<_>>(), ids, "the old order");

@@ -89,7 +89,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn beat(&self, store: &dyn Store) -> BeatOutcome {
-        let beat = Beat { incarnation: self.incarnation, mode: Mode::Active, running: 1, refused: 0 };
+        let beat = Beat { incarnation: self.incarnation, mode: Mode::Active, running: 1 };
         store.beat(&beat).unwrap()
     }
 
@@ -169,11 +169,6 @@ impl ClaimBuilder {
 
     pub fn policy(mut self, policy: Policy) -> Self {
         self.0.policy = policy;
-        self
-    }
-
-    pub fn on_host(mut self, host: &str) -> Self {
-        self.0.host = host.into();
         self
     }
 

@@ -1,0 +1,223 @@
+//! A real `rekindle-engine`: its guard, the engine proper below it, its log and its end.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rekindle::guard::tree;
+use rekindle::protocol::engine::EngineState;
+
+use super::rig::{Rig, SOON, signal, wait_or};
+
+/// An engine before its start.
+#[derive(Clone)]
+pub struct EngineSpec<'r> {
+    rig: &'r Rig,
+    name: String,
+    state: String,
+    timing: String,
+    slots: u32,
+    means: &'static str,
+    more: String,
+    kinds: String,
+    url: Option<String>,
+}
+
+impl<'r> EngineSpec<'r> {
+    pub fn new(rig: &'r Rig, name: &str) -> Self {
+        Self {
+            rig,
+            name: name.into(),
+            state: format!("state-{name}"),
+            timing: "\"fast\"".into(),
+            slots: 4,
+            means: "tree",
+            more: String::new(),
+            kinds: String::new(),
+            url: None,
+        }
+    }
+
+    pub fn state(mut self, dir: &str) -> Self {
+        self.state = dir.into();
+        self
+    }
+
+    pub fn timing(mut self, profile: &str) -> Self {
+        self.timing = format!("{profile:?}");
+        self
+    }
+
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    pub fn means(mut self, means: &'static str) -> Self {
+        self.means = means;
+        self
+    }
+
+    /// More lines of `[engine]`.
+    pub fn with(mut self, line: &str) -> Self {
+        let _ = writeln!(self.more, "{line}");
+        self
+    }
+
+    /// A further kind that runs the probe.
+    pub fn kind(mut self, name: &str, lines: &str) -> Self {
+        let command = format!("command = [\"/bin/sh\", {:?}]", self.rig.path("probe.sh").display().to_string());
+        let _ = writeln!(self.kinds, "[kind.{name}]\n{command}\n{lines}");
+        self
+    }
+
+    pub fn url(mut self, url: &str) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
+    fn write(&self) -> PathBuf {
+        let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+        let state = self.rig.path(&self.state);
+        let text = format!(
+            "cluster = \"it\"\n[engine]\nname = \"{}\"\ntiming = {}\nslots = {}\nkill = \"{}\"\npoll = \"200ms\"\n\
+             state_dir = {state:?}\nscratch_dir = {:?}\n{}\n[log]\nlevel = \"debug\"\n\
+             [defaults.kind]\ngrace = \"200ms\"\nrerun = \"always\"\nenv = {{ {} }}\n{}",
+            self.name,
+            self.timing,
+            self.slots,
+            self.means,
+            state.join("t"),
+            self.more,
+            env.join(", "),
+            self.clone().kind("sh", "").kinds,
+        );
+        let path = self.rig.path(&format!("{}.toml", self.state));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self) -> (Command, PathBuf) {
+        let config = self.write();
+        let log = self.rig.path(&format!("{}.log", self.state));
+        let out = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-engine"));
+        let url = self.url.clone().unwrap_or_else(|| self.rig.settings.url.expose().to_string());
+        command.arg("--config").arg(config).env_clear().envs(self.rig.env());
+        command.env("PATH", std::env::var("PATH").unwrap()).env("REKINDLE_DATABASE_URL", url);
+        command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        (command, log)
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn launch(&self) -> Engine {
+        let (mut command, log) = self.command();
+        let child = command.spawn().unwrap();
+        Engine { name: self.name.clone(), guard: child.id() as i32, log, child: RefCell::new(child) }
+    }
+
+    /// Starts it and waits until it beats.
+    pub fn start(&self) -> Engine {
+        let engine = self.launch();
+        let is_it = |row: &rekindle::store::EngineRow| {
+            row.state == EngineState::Live
+                && row.beat > 0
+                && engine.try_proper().is_some_and(|pid| {
+                    // In a PID namespace of its own it knows itself by another number.
+                    self.means == "pidns" || row.pid == pid as u32
+                })
+        };
+        wait_or(SOON, || self.rig.lives(&self.name).first().is_some_and(is_it), || engine.log());
+        engine
+    }
+}
+
+/// A running engine; it is killed with all it started when this is dropped.
+pub struct Engine {
+    pub name: String,
+    /// Process id of its guard.
+    pub guard: i32,
+    log: PathBuf,
+    child: RefCell<Child>,
+}
+
+impl Engine {
+    /// Process id of the engine proper.
+    pub fn proper(&self) -> i32 {
+        let mut pid = None;
+        wait_or(
+            SOON,
+            || {
+                pid = self.try_proper();
+                pid.is_some()
+            },
+            || format!("no engine proper:\n{}", self.log()),
+        );
+        pid.unwrap()
+    }
+
+    fn try_proper(&self) -> Option<i32> {
+        let is_it = |proc: &tree::Proc| {
+            let cmdline = fs::read(format!("/proc/{}/cmdline", proc.pid)).unwrap_or_default();
+            proc.ppid == self.guard && proc.is_alive() && cmdline.ends_with(b"--engine-proper\0")
+        };
+        tree::snapshot().unwrap().into_iter().find(is_it).map(|proc| proc.pid)
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn signal(&self, what: Signal) {
+        signal(self.guard, what);
+    }
+
+    /// Its exit code if it has ended; a signal's is negative.
+    pub fn ended(&self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = self.child.borrow_mut().try_wait().unwrap()?;
+        Some(status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)))
+    }
+
+    /// Waits for its end.
+    pub fn wait(&self, limit: Duration) -> i32 {
+        let mut code = None;
+        wait_or(
+            limit,
+            || {
+                code = self.ended();
+                code.is_some()
+            },
+            || format!("{} still runs:\n{}", self.name, self.log()),
+        );
+        code.unwrap()
+    }
+
+    /// Tells it to stop and waits for exit 0.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait(SOON), 0, "{}", self.log());
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().filter(|line| !line.contains("DEBUG")).collect();
+            let from = lines.len().saturating_sub(60);
+            println!("---- log of {}\n{}", self.name, lines[from..].join("\n"));
+        }
+        // The engine first: with the guard gone it would kill its tasks in its own time.
+        for pid in self.try_proper().into_iter().chain([self.guard]) {
+            if self.ended().is_none() {
+                signal(pid, Signal::SIGKILL);
+            }
+        }
+        let _ = self.child.borrow_mut().wait();
+    }
+}

@@ -1,0 +1,319 @@
+//! One cluster for one test: a database of its own, real engines, and an oracle file outside the database
+//! to which every task's processes write what they do.
+//!
+//! A task's payload is a piece of shell that [`PROBE`] runs: `ticks 20` (20 × 50 ms), `forever`,
+//! `escape` (a grandchild in a session of its own that ticks on and ignores TERM), `deaf` (ignore TERM).
+//! Everything that a test starts carries `IT_RIG` in its environment, so that leftovers are found.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rekindle::config::DatabaseUrl;
+use rekindle::guard::tree;
+use rekindle::protocol::ids::{KindName, ResourceName, TaskId};
+use rekindle::protocol::task::{AttemptResult, TaskState};
+use rekindle::store::postgres::Postgres;
+use rekindle::store::sql::{Row, Sql};
+use rekindle::store::sqlite::SqliteDb;
+use rekindle::store::{AttemptRow, EngineRow, NewTask, Settings, Store, TaskRow, open};
+
+use super::engine::EngineSpec;
+use super::server::Server;
+use crate::support::databases::Connection;
+use crate::support::postgres::{self, Database};
+use crate::support::wait_until;
+
+const PROBE: &str = r#"#!/bin/sh
+say() { read -r up rest < /proc/uptime; echo "$1 $REKINDLE_TASK $REKINDLE_TOKEN $$ $up" >> "$ORACLE"; }
+forever() { while :; do say TICK; sleep 0.05; done; }
+ticks() { n=$1; while [ "$n" -gt 0 ]; do say TICK; sleep 0.05; n=$((n - 1)); done; }
+escape() { setsid /bin/sh "$PROBE" forever < /dev/null > /dev/null 2>&1 & }
+deaf() { trap '' TERM INT HUP; }
+first() { [ "$REKINDLE_ATTEMPT" = 1 ]; }
+if [ "$1" = forever ]; then deaf; forever; fi
+body=$(cat)
+say START
+eval "$body"
+code=$?
+say END
+exit $code
+"#;
+
+/// The variable that marks every process of a rig.
+const MARK: &str = "IT_RIG";
+
+/// A few seconds: for what happens at once on a quiet host.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct Rig {
+    pub store: Arc<dyn Store>,
+    pub settings: Settings,
+    pub server: Option<Server>,
+    pub mark: String,
+    dir: tempfile::TempDir,
+    _database: Option<Database>,
+}
+
+/// A case over one cluster.
+pub type Case = fn(&Rig);
+
+pub fn on_sqlite(case: Case) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = DatabaseUrl::sqlite(dir.path().join("rekindle.db"));
+    Rig::new(dir, Settings { create: true, ..Settings::new(url) }, None, None).run(case);
+}
+
+pub fn on_postgres(case: Case) {
+    let Some(server) = postgres::server() else { return println!("skipped: REKINDLE_TEST_POSTGRES is not set") };
+    let database = Database::migrated(&server);
+    Rig::new(tempfile::tempdir().unwrap(), database.settings.clone(), Some(database), None).run(case);
+}
+
+/// Over a PostgreSQL server of the test's own, which it may stop and freeze.
+pub fn on_own_postgres(case: Case) {
+    if postgres::server().is_none() {
+        return println!("skipped: REKINDLE_TEST_POSTGRES is not set");
+    }
+    let server = Server::start();
+    let settings = Settings::new(DatabaseUrl::parse(server.url()).unwrap());
+    Rig::new(tempfile::tempdir().unwrap(), settings, None, Some(server)).run(case);
+}
+
+impl Rig {
+    fn new(dir: tempfile::TempDir, settings: Settings, database: Option<Database>, server: Option<Server>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(sweep);
+        let mark = format!("{}-{}-", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        std::fs::write(dir.path().join("probe.sh"), PROBE).unwrap();
+        std::fs::write(dir.path().join("oracle"), "").unwrap();
+        let store = open(vec![settings.clone()], vec![settings.clone()], 4).unwrap();
+        store.migrate().unwrap();
+        Self { store, settings, server, mark, dir, _database: database }
+    }
+
+    fn run(self, case: Case) {
+        case(&self);
+        // The engines are gone with the case; what they started must be gone too.
+        wait_until(SOON, || self.processes().is_empty());
+        self.assert_no_overlap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// An engine that is about to start.
+    pub fn engine(&self, name: &str) -> EngineSpec<'_> {
+        EngineSpec::new(self, name)
+    }
+
+    /// The variables that each engine and task gets.
+    pub fn env(&self) -> [(&'static str, String); 3] {
+        let path = |name| self.path(name).display().to_string();
+        [(MARK, self.mark.clone()), ("ORACLE", path("oracle")), ("PROBE", path("probe.sh"))]
+    }
+
+    /// Living processes of this rig, engines included.
+    pub fn processes(&self) -> Vec<i32> {
+        marked(|mark| mark == self.mark)
+    }
+
+    // ---- tasks ------------------------------------------------------------------------------------
+
+    pub fn add(&self, body: &str) -> TaskId {
+        self.add_to("sh", body, &[])
+    }
+
+    pub fn add_to(&self, kind: &str, body: &str, resources: &[&str]) -> TaskId {
+        let task = NewTask {
+            kind: KindName::new(kind).unwrap(),
+            payload: body.as_bytes().to_vec(),
+            resources: resources.iter().map(|name| ResourceName::new(*name).unwrap()).collect(),
+            priority: 0,
+            delay: None,
+        };
+        let id = self.store.add(&[task], "a test").unwrap()[0];
+        self.store.wake().unwrap();
+        id
+    }
+
+    pub fn task(&self, task: TaskId) -> TaskRow {
+        self.store.task(task).unwrap().expect("no task is lost").0
+    }
+
+    pub fn state(&self, task: TaskId) -> TaskState {
+        self.task(task).state
+    }
+
+    pub fn wait_state(&self, task: TaskId, state: TaskState, limit: Duration) {
+        let what = || format!("{:?}, attempts {:?}", self.task(task), self.attempts(task));
+        wait_or(limit, || self.state(task) == state, || format!("task {task} is not {state}: {}", what()));
+    }
+
+    pub fn attempts(&self, task: TaskId) -> Vec<AttemptRow> {
+        self.store.attempts(task).unwrap()
+    }
+
+    /// How the attempts ended, without one that still runs.
+    pub fn results(&self, task: TaskId) -> Vec<AttemptResult> {
+        self.attempts(task).into_iter().filter_map(|attempt| attempt.result).collect()
+    }
+
+    /// What each ended attempt says.
+    pub fn details(&self, task: TaskId) -> String {
+        let details: Vec<_> = self.attempts(task).into_iter().filter_map(|attempt| attempt.detail).collect();
+        details.join("\n")
+    }
+
+    // ---- engines in the database ----------------------------------------------------------------------
+
+    /// All lives of a name, newest first.
+    pub fn lives(&self, name: &str) -> Vec<EngineRow> {
+        self.store.engines().unwrap().1.into_iter().filter(|row| row.name.as_str() == name).collect()
+    }
+
+    /// The newest life of a name.
+    pub fn life(&self, name: &str) -> EngineRow {
+        self.lives(name).into_iter().next().expect("the engine has registered")
+    }
+
+    // ---- the oracle -----------------------------------------------------------------------------------
+
+    pub fn oracle(&self) -> Vec<Line> {
+        let text = std::fs::read_to_string(self.path("oracle")).unwrap();
+        text.lines().filter_map(Line::parse).collect()
+    }
+
+    /// The lines of one task with this word.
+    pub fn said(&self, task: TaskId, word: &str) -> Vec<Line> {
+        self.oracle().into_iter().filter(|line| line.task == task.as_i64() && line.word == word).collect()
+    }
+
+    pub fn wait_starts(&self, task: TaskId, count: usize, limit: Duration) {
+        let what = || format!("{} starts of task {task}, {:?}", self.said(task, "START").len(), self.task(task));
+        wait_or(limit, || self.said(task, "START").len() >= count, what);
+    }
+
+    /// The last sign of life of a task's processes.
+    pub fn last_line(&self, task: TaskId) -> Option<Line> {
+        self.oracle().into_iter().rfind(|line| line.task == task.as_i64())
+    }
+
+    /// Nothing with an older token acts after a newer one began.
+    pub fn assert_no_overlap(&self) {
+        let mut newest = std::collections::BTreeMap::new();
+        for line in self.oracle() {
+            let token = newest.entry(line.task).or_insert(line.token);
+            assert!(line.token >= *token, "an older attempt acts beside its successor (token {token}): {line:?}");
+            *token = line.token;
+        }
+    }
+
+    // ---- behind the store's back ------------------------------------------------------------------------
+
+    pub fn connection(&self) -> Connection {
+        match self.settings.url.sqlite_path() {
+            Some(_) => Connection::Sqlite(SqliteDb::open(&self.settings).unwrap()),
+            None => Connection::Postgres(Postgres::open(&self.settings).unwrap()),
+        }
+    }
+
+    pub fn sql(&self, text: &str) {
+        self.connection().db().execute("a test", &Sql { text: text.into(), binds: Vec::new() }).unwrap();
+    }
+
+    pub fn rows(&self, text: &str) -> Vec<Row> {
+        self.connection().db().query("a test", &Sql { text: text.into(), binds: Vec::new() }).unwrap()
+    }
+
+    pub fn number(&self, text: &str) -> i64 {
+        self.rows(text).remove(0).int()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // A failed test leaves nothing behind; a frozen one must go on before it can die of TERM.
+        for pid in self.processes() {
+            signal(pid, Signal::SIGKILL);
+        }
+        if std::thread::panicking() {
+            let oracle = std::fs::read_to_string(self.path("oracle")).unwrap_or_default();
+            let tail: Vec<_> = oracle.lines().rev().take(30).collect();
+            println!("---- the oracle's last lines, newest first\n{}", tail.join("\n"));
+        }
+    }
+}
+
+/// What a process of a task wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    pub word: String,
+    pub task: i64,
+    pub token: i64,
+    pub pid: i32,
+    /// Seconds since boot.
+    pub at: f64,
+}
+
+impl Line {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let mut next = || words.next();
+        let word = next()?.to_owned();
+        Some(Self {
+            word,
+            task: next()?.parse().ok()?,
+            token: next()?.parse().ok()?,
+            pid: next()?.parse().ok()?,
+            at: next()?.parse().ok()?,
+        })
+    }
+}
+
+/// Seconds since boot, as the oracle's lines tell them.
+pub fn uptime() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Sends a signal to one process; that it is gone is no error.
+pub fn signal(pid: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// Waits until `condition` holds; panics with `what` after `limit`.
+pub fn wait_or(limit: Duration, mut condition: impl FnMut() -> bool, what: impl Fn() -> String) {
+    use rekindle::clock::{Clock, SystemClock};
+    let until = SystemClock.lease_now().after(limit);
+    while !condition() {
+        assert!(SystemClock.lease_now() < until, "not within {limit:?}: {}", what());
+        SystemClock.pause(Duration::from_millis(10));
+    }
+}
+
+fn marked(is_it: impl Fn(&str) -> bool) -> Vec<i32> {
+    let prefix = format!("{MARK}=");
+    let alive = tree::snapshot().unwrap().into_iter().filter(tree::Proc::is_alive);
+    let mark = |pid: i32| {
+        let text = std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ")).ok()?;
+        let found = text.split(|b| *b == 0).find_map(|e| e.strip_prefix(prefix.as_bytes()))?;
+        Some(String::from_utf8_lossy(found).into_owned())
+    };
+    alive.map(|proc| proc.pid).filter(|pid| mark(*pid).is_some_and(|mark| is_it(&mark))).collect()
+}
+
+/// Kills what test programs left that were themselves killed.
+fn sweep() {
+    let is_orphan = |mark: &str| {
+        let pid = mark.split('-').next().unwrap_or_default();
+        !pid.is_empty() && !Path::new("/proc").join(pid).exists()
+    };
+    marked(is_orphan).into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+}
