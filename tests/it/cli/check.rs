@@ -15,10 +15,8 @@ fn a_cluster_without_work_is_fine() {
     assert_eq!(text(&said.out), "REKINDLE OK - 1 engine alive, 0 ready, 0 failures/h");
     assert!(said.out.contains(" | engines_alive=1;;;0 engines_dead=0;0;;0 "), "{}", said.out);
     assert_eq!(desk.check("--quiet-ok").code(0).out, "");
-    assert_eq!(
-        text(&desk.check("-m db").code(0).out).split(" answers in ").next(),
-        Some("REKINDLE DB OK - SQLite 3.53.2")
-    );
+    let db = desk.check("-m db").code(0).out;
+    assert!(db.starts_with("REKINDLE DB OK - SQLite 3.") && db.contains(" answers in "), "{db}");
     let engine = desk.check("-m engine -e app1").code(0).out;
     assert!(engine.starts_with("REKINDLE ENGINE OK - app1 active, beat "), "{engine}");
     assert!(engine.contains(", 1 of 4 slots busy | beat_age="), "{engine}");

@@ -7,7 +7,7 @@ use super::{Desk, live};
 use crate::support::builders::Engine;
 
 fn beat(desk: &Desk, engine: &Engine, mode: Mode) -> rekindle::store::BeatAnswer {
-    let beat = Beat { incarnation: engine.incarnation, mode, running: 0, refused: 0 };
+    let beat = Beat { incarnation: engine.incarnation, mode, running: 0 };
     match desk.store().beat(&beat).unwrap() {
         BeatOutcome::Accepted(answer) => answer,
         BeatOutcome::Gone => panic!("gone"),
