@@ -188,7 +188,12 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
         }
         StoreError::Schema(problem) => schema(cluster, problem),
         StoreError::ReadOnly { step, source } => {
-            CliError::not_permitted(format!("the database does not permit it ({step})"), cause(source)).tried(tried())
+            let mut cause = cause(source);
+            if url.sqlite_path().is_some() && *step == "open" {
+                // Whoever may only read can do so while somebody else keeps the log open.
+                cause.push_str("\na user who may not write here can read only while an engine runs");
+            }
+            CliError::not_permitted(format!("the database does not permit it ({step})"), cause).tried(tried())
         }
         StoreError::Full { step, source } => {
             let what = format!("the database's disk is full ({step})");
