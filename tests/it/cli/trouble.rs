@@ -60,16 +60,6 @@ fn a_newer_schema_is_left_alone() {
 }
 
 #[test]
-fn an_older_schema_says_what_is_pending() {
-    let desk = Desk::new();
-    sql(&desk, "DELETE FROM __diesel_schema_migrations");
-    sql(&desk, "INSERT INTO __diesel_schema_migrations (version) VALUES ('00000000000000')");
-    sql(&desk, "UPDATE __diesel_schema_migrations SET version = '20200101000000'");
-    // A version that is not known here and older than all: it counts as unknown, so as newer.
-    desk.run("task list").code(78);
-}
-
-#[test]
 fn a_file_that_is_something_else_is_not_touched() {
     let desk = Desk::bare();
     std::fs::write(desk.path("a.db"), "my diary\n").unwrap();
@@ -105,6 +95,21 @@ fn no_text_shows_a_password() {
         let said = desk.args(&["status", "--database-url", &wrong]).code(78);
         assert!(!said.err.contains(SECRET), "{said:?}");
     }
+}
+
+#[test]
+fn a_file_that_somebody_else_writes_to_is_busy() {
+    let desk = Desk::new();
+    let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
+    let mut other = SqliteDb::open(&settings).unwrap();
+    other.begin("test").unwrap();
+    let said = desk.run("task add mail --timeout 1s").code(75);
+    assert!(said.err.starts_with("error[E303]: the database is busy (add tasks)\n"), "{}", said.err);
+    assert!(said.err.contains("nothing was changed"), "{}", said.err);
+    // Reading goes on.
+    desk.run("status --timeout 5s").code(0);
+    other.rollback();
+    assert_eq!(desk.run("task add mail").code(0).out, "#1 added, ready\n");
 }
 
 #[test]
