@@ -14,6 +14,7 @@ use crate::cli::session::{Access, Session};
 use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Host, Loaded, command_problems, load};
+use crate::guard::{Means, available_means};
 use crate::health::gather::{Answers, Progress, ask};
 use crate::health::words::fine_span;
 use crate::store::Meta;
@@ -105,10 +106,21 @@ pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     Ok(if is_bad { Exit::Failed } else { Exit::Ok })
 }
 
-/// The guard's means of killing on this host. TO BE CONNECTED by the owner of the guard:
-/// `rekindle::guard::probe::available_means() -> Vec<(Means, Result<(), String>)>`.
+/// Which means of killing the guard of an engine would have here: as this user, on this host. One that is
+/// missing is no fault as long as the process tree works; the line says what it would cover.
 fn means_lines() -> Vec<Line> {
-    Vec::new()
+    let chosen = |means: Means| match means {
+        Means::Cgroup => "a control group of its own, chosen by itself",
+        Means::PidNamespace => {
+            "a PID namespace, on request (engine.kill = \"pidns\"): covers guard and engine killed together"
+        }
+        Means::ProcessTree => "the process tree: death signals, groups and a subreaper",
+    };
+    let line = |(means, found): (Means, Result<(), String>)| match found {
+        Ok(()) => Line::ok("kill", format!("the guard can use {}", chosen(means))),
+        Err(why) => Line::ok("kill", format!("the guard cannot use {}: {why}", chosen(means))),
+    };
+    available_means().into_iter().map(line).collect()
 }
 
 fn config_lines(loaded: &Loaded) -> Vec<Line> {

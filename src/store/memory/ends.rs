@@ -164,7 +164,7 @@ impl State {
         let ended_at = self.engines.get(&row.incarnation).and_then(|e| e.ended_at);
         match row.result {
             Some(AttemptResult::Lost) => false,
-            Some(AttemptResult::HandedBack) => !ended_at.is_some_and(|at| row.ended_at.is_some_and(|row| at <= row)),
+            Some(AttemptResult::HandedBack) => ended_at.is_none_or(|at| row.ended_at.is_none_or(|row| at > row)),
             _ => true,
         }
     }

@@ -1,7 +1,5 @@
 //! The real programs, run as people and scripts run them, over SQLite files of their own.
 
-#![expect(clippy::unwrap_used, reason = "all of this is tests")]
-
 mod check;
 mod engines;
 mod help;

@@ -100,7 +100,7 @@ pub fn after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry(rig: &Rig) 
     signal(proper, Signal::SIGKILL);
     second_start(rig, task);
     let first: Vec<_> = rig.oracle().into_iter().filter(|line| line.word == "TICK").collect();
-    let old = first.iter().filter(|line| line.token == first[0].token).next_back().unwrap();
+    let old = first.iter().rfind(|line| line.token == first[0].token).unwrap();
     assert!(old.at - killed_at < 0.5, "the death signal came late: {old:?}, killed at {killed_at}");
     let row = rig.life("a");
     let stood = row.ended_at.unwrap().since(row.last_beat_at).as_secs_f64();
