@@ -49,8 +49,8 @@ pub struct Program {
 
 /// The verbs, by noun.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "each verb's help stands at its arguments")]
 pub enum Verb {
-    /// One screen: engines, tasks, problems
     Status(status::StatusArgs),
     /// Engines: list, show, pause, resume, drain, stop, clean
     #[command(subcommand, visible_alias = "service")]
@@ -67,81 +67,61 @@ pub enum Verb {
     /// The configuration: check, show, init
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Check configuration, database, clock and files; print how to mend them
     Doctor(doctor::DoctorArgs),
-    /// Three engines on SQLite, two of them killed: under 40 s
     Demo(demo::DemoArgs),
-    /// Explain an error code
     Explain(ExplainArgs),
-    /// This program's version
     Version(version::VersionArgs),
 }
 
 /// What can be asked of engines.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "each verb's help stands at its arguments")]
 pub enum EngineVerb {
-    /// All engines with their state
     List(engine_list::EngineListArgs),
-    /// Everything about one engine
     Show(engine_show::EngineShowArgs),
-    /// Take nothing new; what runs goes on
     Pause(engine_pause::EnginePauseArgs),
-    /// Take tasks again
     Resume(engine_resume::EngineResumeArgs),
-    /// Take nothing new and say when nothing runs any more
     Drain(engine_drain::EngineDrainArgs),
-    /// Drain, then end the process
     Stop(engine_stop::EngineStopArgs),
-    /// Forget engines that are fenced or stopped
     Clean(engine_clean::EngineCleanArgs),
 }
 
 /// What can be asked of tasks.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "each verb's help stands at its arguments")]
 pub enum TaskVerb {
-    /// Add one task or many
     Add(task_add::TaskAddArgs),
-    /// Tasks, newest first
     List(task_list::TaskListArgs),
-    /// Everything about one task
     Show(task_show::TaskShowArgs),
-    /// Wait until tasks have ended
     Wait(task_wait::TaskWaitArgs),
-    /// What an attempt printed
     Log(task_log::TaskLogArgs),
-    /// Run failed, waiting, held or canceled tasks again
     Retry(task_retry::TaskRetryArgs),
-    /// Stop tasks for good
     Cancel(task_cancel::TaskCancelArgs),
 }
 
 /// What can be asked of resources.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "each verb's help stands at its arguments")]
 pub enum ResourceVerb {
-    /// Resources in use, or with tasks that wait for them
     List(resource_list::ResourceListArgs),
-    /// One resource with its line
     Show(resource_show::ResourceShowArgs),
 }
 
 /// What can be asked of the database.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "each verb's help stands at its arguments")]
 pub enum DbVerb {
-    /// Bring the schema up to date
     #[command(visible_alias = "sync")]
     Migrate(db_migrate::DbMigrateArgs),
-    /// How far the schema is, and what the server is
     Status(db_status::DbStatusArgs),
 }
 
 /// What can be asked of the configuration.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "each verb's help stands at its arguments")]
 pub enum ConfigVerb {
-    /// All problems at once, without a database
     Check(config_check::ConfigCheckArgs),
-    /// Every setting that holds
     Show(config_show::ConfigShowArgs),
-    /// A commented file to start from
     Init(config_init::ConfigInitArgs),
 }
 

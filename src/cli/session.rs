@@ -7,6 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+
 use super::error::CliError;
 use super::exit::Exit;
 use super::human::age;
@@ -170,7 +173,7 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
     let tried = || format!("{url}  (from {origin})");
     let cause = |source: &dyn std::fmt::Display| without_passwords(&source.to_string());
     match error {
-        StoreError::Unreachable { source, .. } => no_file(cluster, url, origin, cause(source)),
+        StoreError::Unreachable { source, .. } => unreachable(cluster, url, origin, cause(source)),
         StoreError::Unknown { step, source } => {
             let what = format!("the connection broke, and the outcome of \"{step}\" is not known");
             let error = CliError::new(codes::UNKNOWN_OUTCOME, Exit::Unavailable, what).cause(cause(source));
@@ -185,7 +188,12 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
         }
         StoreError::Schema(problem) => schema(cluster, problem),
         StoreError::ReadOnly { step, source } => {
-            CliError::not_permitted(format!("the database does not permit it ({step})"), cause(source)).tried(tried())
+            let mut cause = cause(source);
+            if url.sqlite_path().is_some() && *step == "open" {
+                // Whoever may only read can do so while somebody else keeps the log open.
+                cause.push_str("\na user who may not write here can read only while an engine runs");
+            }
+            CliError::not_permitted(format!("the database does not permit it ({step})"), cause).tried(tried())
         }
         StoreError::Full { step, source } => {
             let what = format!("the database's disk is full ({step})");
@@ -203,16 +211,18 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
     }
 }
 
-/// Nobody answers; a SQLite file that is not there yet is made by `db migrate`.
-fn no_file(cluster: &str, url: &DatabaseUrl, origin: &Origin, cause: String) -> CliError {
-    let error = CliError::unreachable(cluster, url, origin, cause);
-    match url.sqlite_path() {
-        Some(path) if !path.exists() => {
-            let next = vec![
-                "rekindle db migrate   (makes it)".to_owned(),
-                "rekindle config show --origin database".to_owned(),
-            ];
-            CliError { next, ..error }
+/// Nobody answers. A SQLite file that is not there yet is made by `db migrate`; one that this user may not
+/// read is no outage.
+fn unreachable(cluster: &str, url: &DatabaseUrl, origin: &Origin, cause: String) -> CliError {
+    let error = CliError::unreachable(cluster, url, origin, cause.clone());
+    match url.sqlite_path().map(|path| (path, access(path, AccessFlags::R_OK))) {
+        Some((_, Err(Errno::ENOENT))) => {
+            let make = "rekindle db migrate   (makes it)".to_owned();
+            CliError { next: vec![make, "rekindle config show --origin database".to_owned()], ..error }
+        }
+        Some((path, Err(Errno::EACCES))) => {
+            let what = format!("this user may not read {}", path.display());
+            CliError::not_permitted(what, cause).tried(format!("{url}  (from {origin})")).next("rekindle doctor")
         }
         _ => error,
     }

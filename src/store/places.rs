@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
 use super::pool::Settings;
-use crate::config::DatabaseConfig;
+use crate::config::{Backend, DatabaseConfig};
 
 /// How a program opens its database.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,12 @@ pub struct Visit {
 pub fn places(database: &DatabaseConfig, visit: Visit) -> Vec<Settings> {
     let place = |url: &crate::config::DatabaseUrl| Settings {
         connect_timeout: database.connect_timeout.min(visit.limit),
-        statement_timeout: database.statement_timeout.min(visit.limit),
+        statement_timeout: database.statement_timeout.min(match url.backend() {
+            // Here it is the wait for the file's lock, which a step asks for up to four times: "busy" should
+            // be heard before the visitor's own time is over.
+            Backend::Sqlite => visit.limit / 5,
+            _ => visit.limit,
+        }),
         application: visit.application.to_owned(),
         create: visit.create,
         ..Settings::new(url.clone())

@@ -179,20 +179,29 @@ fn file_lines(config: &Config) -> Vec<Line> {
         let fix = format!("chmod o= {}", path.display());
         lines.push(Line::warn("file", format!("{} is open to every user of this host", path.display()), fix));
     }
+    lines.extend(path.parent().and_then(space_line));
     for suffix in ["-wal", "-shm"] {
         let beside = path.with_file_name(format!("{}{suffix}", path.file_name().unwrap_or_default().to_string_lossy()));
-        if let Ok(other) = std::fs::metadata(&beside).map(|other| other.uid())
-            && other != data.uid()
-        {
-            let fix = format!("chown {owner} {}", beside.display());
-            lines.push(Line::fail(
-                "file",
-                format!("{} belongs to another user than the database", beside.display()),
-                fix,
-            ));
-        }
+        let stranger = std::fs::metadata(&beside).ok().filter(|other| other.uid() != data.uid());
+        lines.extend(stranger.map(|_| {
+            let text = format!("{} belongs to another user than the database", beside.display());
+            Line::fail("file", text, format!("chown {owner} {}", beside.display()))
+        }));
     }
     lines
+}
+
+/// Less than this on the disk of a SQLite file is little: its log alone grows to 8 MiB between checkpoints.
+const SPACE_MIN: u64 = 64 << 20;
+
+fn space_line(dir: &Path) -> Option<Line> {
+    let stat = nix::sys::statvfs::statvfs(dir).ok()?;
+    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    let text = format!("{} MiB free in {}", free >> 20, dir.display());
+    Some(match free {
+        0..SPACE_MIN => Line::fail("space", text, "make space: a full disk stops every write, heartbeats included"),
+        _ => Line::ok("space", text),
+    })
 }
 
 fn database_lines(flags: &GlobalFlags, loaded: &Loaded) -> Vec<Line> {

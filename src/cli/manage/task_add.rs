@@ -24,7 +24,7 @@ use super::shared::many::{Common, read, sorted};
 use super::shared::payload::{self, refusal};
 use super::shared::waiting::wait_from;
 
-/// Add one task, or with --many one per JSON line: {"payload": …, "resources": […]}
+/// Add one task, or with --many one per JSON line: {"payload": ..., "resources": [...]}
 ///
 /// Lines may also say "priority" and "delay". All of them are added, or none: at most 100000 lines and
 /// 64 MiB in one transaction.

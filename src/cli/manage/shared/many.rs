@@ -1,6 +1,6 @@
 //! Many tasks at once: one JSON object per line, all checked before anything is added.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read as _};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -80,8 +80,6 @@ pub fn read(from: &mut impl BufRead, name: &str, common: &Common) -> Result<Vec<
     if problems.is_empty() { Ok(tasks) } else { Err(wrong_lines(name, &problems)) }
 }
 
-use std::io::Read as _;
-
 fn too_many(name: &str) -> String {
     format!(
         "{name} holds more than {LINES_MAX} tasks or {} MiB, which is more than one transaction takes; add it in parts \
@@ -146,7 +144,9 @@ fn json_error(error: &serde_json::Error) -> String {
     let (what, place) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
     let column = place.rsplit_once("column ").map_or_else(String::new, |(_, column)| format!(" (column {column})"));
     match error.classify() {
-        serde_json::error::Category::Data => format!("{what}{column}; write {{\"payload\": …, \"resources\": […]}}"),
+        serde_json::error::Category::Data => {
+            format!("{what}{column}; write {{\"payload\": ..., \"resources\": [...]}}")
+        }
         _ => format!("not valid JSON: {what}{column}"),
     }
 }

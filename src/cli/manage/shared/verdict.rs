@@ -24,6 +24,9 @@ pub struct BulkArgs {
     /// Numbers; - reads them from standard input
     #[arg(value_name = "ID", value_parser = super::ids::parse_arg, conflicts_with_all = ["state", "kind", "resource", "engine", "all", "limit"])]
     pub ids: Vec<IdArg>,
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
     /// Selectors.
     #[command(flatten)]
     pub selector: Selector,
@@ -33,9 +36,6 @@ pub struct BulkArgs {
     /// At most so many, the newest
     #[arg(long, value_name = "N", help_heading = "Which tasks", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: Option<u32>,
-    /// Only say what would be done
-    #[arg(short = 'n', long)]
-    pub dry_run: bool,
 }
 
 /// What the two verbs differ in.
