@@ -78,7 +78,7 @@ impl Dispatcher {
     /// Free slots for commands, and room for handler tasks.
     fn room(&self) -> (usize, usize) {
         let running = &self.shared.running;
-        if running.count(|entry| entry.is_alone) > 0 {
+        if running.has_alone() {
             return (0, 0);
         }
         let slots = (self.shared.options.slots as usize).saturating_sub(running.count(|entry| entry.takes_slot));
@@ -243,10 +243,13 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The loop that turns changes in the database into wake-ups. Nothing depends on it but speed.
 pub fn watch_loop(shared: &Arc<Shared>) {
+    // Connecting may hang, like every other call.
+    let mut lane = Lane::new("watch", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
     let mut watcher = None;
     while !shared.stop.wait(super::stop::Ending::Loops, WATCH_INTERVAL) {
         let Some(open) = &mut watcher else {
-            watcher = shared.store.watcher().ok();
+            let timeout = shared.options.timing.query_timeout().max(Duration::from_secs(1));
+            watcher = lane.call("watch", timeout, |store| store.watcher()).ok();
             if watcher.is_none() {
                 shared.stop.wait(super::stop::Ending::Loops, Duration::from_secs(2));
             }

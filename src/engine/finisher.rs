@@ -3,7 +3,8 @@
 //! Failures: the database is away – reports wait here, in memory, and are tried again; an unknown
 //! outcome – each is read back by its nonce before it is written again or given up, never blindly
 //! repeated; refused – counted by the database and logged, the task belongs to somebody else. After the end of a life
-//! its results may still be written as long as nobody has raised the token: that is I1, not luck.
+//! its results may still be written as long as nobody has raised the token: that is I1, not luck. An
+//! engine that ends waits L + K for a database that is away, then gives up: those tasks run again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::handlers::{Ended, StopKind};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
 use crate::protocol::task::{AttemptResult, Reason, Wish};
+use crate::protocol::time::LeaseInstant;
 use crate::store::{Finish, FinishOutcome, FinishState, Finisher as Who, StoreError};
 
 /// Reports of one batch.
@@ -33,13 +35,14 @@ pub struct Finisher {
     lane: Lane,
     pending: Vec<(Incarnation, Finish)>,
     failed: u32,
+    give_up_at: Option<LeaseInstant>,
 }
 
 impl Finisher {
     /// Of an engine.
     pub fn new(shared: Arc<Shared>) -> Self {
         let lane = Lane::new("finish", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
-        Self { shared, lane, pending: Vec::new(), failed: 0 }
+        Self { shared, lane, pending: Vec::new(), failed: 0, give_up_at: None }
     }
 
     /// One pass: takes in what ended, writes what it can. False when the loop should end.
@@ -51,8 +54,24 @@ impl Finisher {
         if !self.pending.is_empty() {
             self.write();
         }
-        !(self.shared.stop.ends_loops() && self.pending.is_empty() && self.shared.reports.1.is_empty())
-            && self.shared.stop.ending() < Ending::All
+        if self.shared.stop.ending() >= Ending::All {
+            return false;
+        }
+        !self.shared.stop.ends_loops() || !self.may_end()
+    }
+
+    /// Nothing is left to write, or the database was away for too long.
+    fn may_end(&mut self) -> bool {
+        if self.shared.running.is_reported() {
+            return true;
+        }
+        let now = self.shared.clock.lease_now();
+        let limit = self.shared.options.timing.dead_after();
+        let is_over = now >= *self.give_up_at.get_or_insert_with(|| now.after(limit));
+        if is_over {
+            log::error!("{} ends of attempts could not be written: these tasks will run again", self.pending.len());
+        }
+        is_over
     }
 
     fn gather(&mut self) {
@@ -69,19 +88,24 @@ impl Finisher {
         }
     }
 
+    /// An engine that ends has not the time to wait for a frozen server.
+    fn timeout(&self) -> Duration {
+        match self.shared.stop.ends_loops() {
+            true => (self.shared.options.timing.query_timeout() * 2).max(Duration::from_secs(1)),
+            false => self.shared.options.statement_timeout + Duration::from_secs(1),
+        }
+    }
+
     fn retry_delay(&self) -> Duration {
         Duration::from_millis(50) * 2u32.saturating_pow(self.failed.min(4))
     }
 
     fn take(&mut self, report: Report) {
-        let Some(entry) = self.shared.running.end(&report.held) else { return };
-        if entry.takes_slot {
-            self.shared.wake_dispatcher();
-        }
+        let entry = report.entry;
         match to_finish(&self.shared, &entry, report.ended) {
             Some(finish) => self.pending.push((entry.incarnation, finish)),
             // The life is over and the attempt was stopped for it: the next registration hands it back.
-            None => self.shared.running.reported([&report.held]),
+            None => self.shared.running.reported([&entry.task.held]),
         }
     }
 
@@ -99,7 +123,7 @@ impl Finisher {
         let who = Who { incarnation, name: self.shared.options.name.clone() };
         let batch = Arc::new(ends);
         let sent = Arc::clone(&batch);
-        let timeout = self.shared.options.statement_timeout + Duration::from_secs(1);
+        let timeout = self.timeout();
         match self.lane.call("finish", timeout, move |store| store.finish(&who, &sent)) {
             Ok(outcomes) => {
                 self.failed = 0;

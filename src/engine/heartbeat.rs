@@ -84,7 +84,8 @@ impl Heartbeat {
         match phase {
             Phase::Out => self.register(),
             Phase::Registered | Phase::Live => Ok(self.beat()),
-            Phase::Over => Ok(self.come_back()),
+            Phase::Over => Ok(self.in_(Duration::from_millis(10))),
+            Phase::Clear => Ok(self.come_back()),
         }
     }
 
@@ -261,7 +262,7 @@ impl Heartbeat {
         let shared = &self.shared;
         let (lease, went_back) = {
             let mut life = shared.life.lock();
-            if life.incarnation != Some(incarnation) || life.phase == Phase::Over {
+            if life.incarnation != Some(incarnation) || life.phase.has_ended() {
                 return;
             }
             life.lease.accept(sent_at);
@@ -383,13 +384,9 @@ impl Heartbeat {
 
     // ---- coming back ----------------------------------------------------------------------------------
 
-    /// After the end of a life: waits until nothing of it runs (but `continue` tasks), writes what still
-    /// can be written, and registers anew.
+    /// After the end of a life, with nothing of it running but `continue` tasks: registers anew.
     fn come_back(&mut self) -> Step {
         let shared = &self.shared;
-        if !super::over::is_clear(shared) {
-            return self.in_(Duration::from_millis(20));
-        }
         let mut life = shared.life.lock();
         let Some(former) = life.incarnation.take() else {
             life.phase = Phase::Out;

@@ -34,7 +34,7 @@ pub enum Why {
 pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
     {
         let mut life = shared.life.lock();
-        if life.incarnation != Some(incarnation) || matches!(life.phase, Phase::Over | Phase::Out) {
+        if life.incarnation != Some(incarnation) || life.phase.has_ended() || life.phase == Phase::Out {
             return;
         }
         life.phase = Phase::Over;
@@ -81,13 +81,12 @@ pub fn tell_continuing(shared: &Shared) {
 }
 
 /// The lease watch: one pass; says how long to wait for the next.
-pub fn watch_lease(shared: &Arc<Shared>, cleared: &mut bool) -> Duration {
+pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
     let life = shared.life();
     let now = shared.clock.lease_now();
     match life.phase {
-        Phase::Out | Phase::Registered => Duration::from_millis(50),
+        Phase::Out | Phase::Registered | Phase::Clear => Duration::from_millis(50),
         Phase::Live => {
-            *cleared = false;
             let Some(until) = life.lease.until() else { return Duration::from_millis(50) };
             if now < until {
                 return until.since(now).min(Duration::from_millis(100));
@@ -98,10 +97,11 @@ pub fn watch_lease(shared: &Arc<Shared>, cleared: &mut bool) -> Duration {
             Duration::from_millis(1)
         }
         Phase::Over => {
-            if !*cleared {
-                *cleared = clear_up(shared, &life);
+            if clear_up(shared, &life) {
+                // Only this thread leaves `over`, so it still is.
+                shared.life.lock().phase = Phase::Clear;
             }
-            Duration::from_millis(if *cleared { 50 } else { 5 })
+            Duration::from_millis(5)
         }
     }
 }
@@ -132,9 +132,8 @@ fn spared(count: usize) -> String {
 
 /// The loop of the lease watch.
 pub fn lease_loop(shared: &Arc<Shared>) {
-    let mut cleared = false;
     loop {
-        let span = watch_lease(shared, &mut cleared);
+        let span = watch_lease(shared);
         if shared.stop.wait(Ending::All, span) {
             return;
         }

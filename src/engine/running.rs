@@ -34,7 +34,8 @@ pub struct Entry {
 struct Table {
     entries: BTreeMap<TaskId, Entry>,
     in_flight: BTreeSet<Nonce>,
-    unreported: BTreeSet<Held>,
+    /// Ended, with whether it ran alone.
+    unreported: BTreeMap<Held, bool>,
 }
 
 /// What an engine knew of at one moment.
@@ -89,10 +90,10 @@ impl Running {
         if table.entries.get(&held.task).is_none_or(|entry| entry.task.held != *held) {
             return None;
         }
-        table.unreported.insert(*held);
-        let entry = table.entries.remove(&held.task);
+        let entry = table.entries.remove(&held.task)?;
+        table.unreported.insert(*held, entry.is_alone);
         self.changed.notify_all();
-        entry
+        Some(entry)
     }
 
     /// Its report was written, refused, or is not needed.
@@ -128,7 +129,14 @@ impl Running {
     /// Whether nothing is claimed, in flight or unreported.
     pub fn is_idle(&self) -> bool {
         let table = self.table.lock();
-        table.entries.is_empty() && table.in_flight.is_empty()
+        table.entries.is_empty() && table.in_flight.is_empty() && table.unreported.is_empty()
+    }
+
+    /// Whether a task that must run alone is here. Also until its end is written: were the engine lost
+    /// before that, a neighbour would be charged with it.
+    pub fn has_alone(&self) -> bool {
+        let table = self.table.lock();
+        table.entries.values().any(|entry| entry.is_alone) || table.unreported.values().any(|is_alone| *is_alone)
     }
 
     /// How many ends wait to be written.
@@ -146,14 +154,14 @@ impl Running {
     pub fn knows(&self, held: &Held) -> bool {
         let table = self.table.lock();
         table.in_flight.contains(&held.nonce)
-            || table.unreported.contains(held)
+            || table.unreported.contains_key(held)
             || table.entries.get(&held.task).is_some_and(|entry| entry.task.held == *held)
     }
 
     /// All that [`Running::knows`] at this moment.
     pub fn known(&self) -> Known {
         let table = self.table.lock();
-        let held = table.entries.values().map(|entry| entry.task.held).chain(table.unreported.iter().copied());
+        let held = table.entries.values().map(|entry| entry.task.held).chain(table.unreported.keys().copied());
         Known { held: held.collect(), nonces: table.in_flight.clone() }
     }
 

@@ -4,12 +4,13 @@
 //!            register                  first accepted beat                L without one, or "gone"
 //!   out ─────────────────► registered ─────────────────────► live ─────────────────────────► over
 //!    ▲                                                                                          │
-//!    └───────────────── everything killed, all clear said; the next contact registers anew ◄───┘
+//!    └────── the next contact registers anew ◄────── clear ◄────── everything killed ──────────┘
 //! ```
 //!
 //! The phase lives under one lock. `over` is entered by whoever notices first (the lease watch at L, the
 //! heartbeat on "gone"), and it is final for that incarnation: a late answer to one of its beats is
-//! ignored, because what it ran has been told to die.
+//! ignored, because what it ran has been told to die. `clear` is entered by the lease watch when it has
+//! told the guard so; without that the guard kills the engine, so nothing may pass over it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 
 use super::options::EngineOptions;
 use super::pulse::Pulses;
-use super::running::Running;
+use super::running::{Entry, Running};
 use super::stop::{Ending, Stop};
 use crate::clock::Clock;
 use crate::guard::GuardLink;
@@ -39,8 +40,17 @@ pub enum Phase {
     Registered,
     /// Its lease is trusted.
     Live,
-    /// Its lease ended, or it was fenced.
+    /// Its lease ended, or it was fenced; what it ran is being stopped.
     Over,
+    /// Nothing of it runs any more but `continue` tasks, and the guard knows.
+    Clear,
+}
+
+impl Phase {
+    /// Whether the incarnation has ended.
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Over | Self::Clear)
+    }
 }
 
 /// The present life.
@@ -64,8 +74,8 @@ pub struct Life {
 
 /// An attempt that ended, on its way to the finisher.
 pub struct Report {
-    /// The claim.
-    pub held: Held,
+    /// The claim, as it was in the table.
+    pub entry: Entry,
     /// How it ended.
     pub ended: Ended,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::options::{Kind, Work};
 use super::running::Entry;
-use super::shared::{Phase, Report, Shared};
+use super::shared::{Report, Shared};
 use super::stop::Ending;
 use crate::handlers::{Attempt, AttemptControl, CommandSpec, Context, Ended, Handler, StopKind, run_caught};
 use crate::protocol::engine::Wanted;
@@ -42,9 +42,15 @@ fn attempt(shared: &Shared, entry: &Entry, kind: &Kind) -> Attempt {
     }
 }
 
+/// The attempt leaves the table here, where it ended: whether a life is clear must not wait for a
+/// finisher that waits for the database.
 fn report(shared: &Shared, held: Held, ended: Ended) {
-    // The finisher ends after the last attempt, so there is a receiver.
-    let _ = shared.reports.0.send(Report { held, ended });
+    let Some(entry) = shared.running.end(&held) else { return };
+    if entry.takes_slot {
+        shared.wake_dispatcher();
+    }
+    // The finisher ends after the last report, so there is a receiver.
+    let _ = shared.reports.0.send(Report { entry, ended });
 }
 
 /// Starts the attempt of a command on a thread of its own.
@@ -91,7 +97,7 @@ fn command(shared: &Arc<Shared>, held: &Held, spec: &CommandSpec, control: &Arc<
 /// Wishes and ends of life that came between the claim and the start.
 fn apply_early(shared: &Shared, entry: &Entry, control: &AttemptControl) {
     let now = shared.clock.lease_now();
-    let over = shared.life().phase == Phase::Over || shared.life().incarnation != Some(entry.incarnation);
+    let over = shared.life().phase.has_ended() || shared.life().incarnation != Some(entry.incarnation);
     let kind = match entry.wish {
         _ if over => StopKind::LeaseLost,
         Wish::Cancel => StopKind::Cancel,

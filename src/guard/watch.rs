@@ -193,6 +193,7 @@ impl<'a> Watch<'a> {
         let engine = self.engine;
         match end {
             End::Exited(status) if self.heard.goodbye().is_some() => log::info!("the engine said goodbye: {status:?}"),
+            End::Exited(_) if self.was_stopped_early() => log::info!("the engine was told to stop before it had begun"),
             End::Exited(status) => log::error!("the engine died, killing what it started: {status:?}"),
             End::Expired if self.heard.goodbye().is_some() => {
                 log::error!("the engine (process {engine}) said goodbye and did not exit: killing it");
@@ -242,6 +243,13 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// A stop signal came before the engine had handlers for it, so it died of it. It was nobody yet.
+    fn was_stopped_early(&self) -> bool {
+        let is_stop = |signal| matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT);
+        let is_registered = self.heard.to_prove().next().is_some();
+        !is_registered && matches!(self.status, Some(WaitStatus::Signaled(_, signal, _)) if is_stop(signal))
+    }
+
     fn exit_code(&self) -> i32 {
         let is_registered = self.heard.to_prove().next().is_some();
         match (self.heard.goodbye(), self.status) {
@@ -249,6 +257,7 @@ impl<'a> Watch<'a> {
             (None, Some(WaitStatus::Exited(_, code))) if DELIBERATE.contains(&code) => code,
             // It was only asked for its version, say.
             (None, Some(WaitStatus::Exited(_, 0))) if !is_registered => 0,
+            (None, _) if self.was_stopped_early() => 0,
             _ => 1,
         }
     }

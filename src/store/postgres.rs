@@ -155,12 +155,17 @@ fn conninfo(settings: &Settings) -> String {
 }
 
 fn sort_connect(settings: &Settings, text: String) -> StoreError {
-    let source = Cause(settings.redact(text.trim()));
+    let source = Cause(settings.redact(&one_line(&text)));
     let refused = ["password authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied"];
     if refused.iter().any(|part| text.contains(part)) {
         return StoreError::Refused(format!("the database at {} does not let us in: {source}", settings.place()));
     }
     StoreError::Unreachable { place: settings.place(), source }
+}
+
+/// The driver's advice comes in lines of its own; a log entry has one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 const LOST: [&str; 7] = [
@@ -177,7 +182,7 @@ const BUSY: [&str; 5] =
 
 fn classify(step: &'static str, place: &str, error: Error) -> StoreError {
     let text = error.to_string();
-    let source = Cause(text.trim().to_owned());
+    let source = Cause(one_line(&text));
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     match &error {
         Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _) => StoreError::Unknown { step, source },
@@ -325,7 +330,11 @@ impl Watcher for Listener {
         for notification in self.db.connection.notifications_iter() {
             match notification {
                 Ok(_) => changed = true,
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    // A broken connection gives errors without end.
+                    failure = Some(error);
+                    break;
+                }
             }
         }
         match failure {

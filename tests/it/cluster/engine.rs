@@ -96,14 +96,14 @@ impl<'r> EngineSpec<'r> {
             env.join(", "),
             self.clone().kind("sh", "").kinds,
         );
-        let path = self.rig.path(&format!("{}.toml", self.state));
+        let path = self.rig.path(&format!("{}.toml", self.state.replace('/', "-")));
         fs::write(&path, text).unwrap();
         path
     }
 
     fn command(&self) -> (Command, PathBuf) {
         let config = self.write();
-        let log = self.rig.path(&format!("{}.log", self.state));
+        let log = config.with_extension("log");
         let out = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-engine"));
         let url = self.url.clone().unwrap_or_else(|| self.rig.settings.url.expose().to_string());

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use rekindle::protocol::engine::{EngineState, Proof};
 use rekindle::protocol::ids::TaskId;
 use rekindle::protocol::task::{AttemptResult, TaskState};
+use rekindle::store::{Fence, FenceOutcome};
 
 use super::engine::Engine;
 use super::rig::{Rig, SOON, signal, uptime, wait_or};
@@ -159,6 +160,39 @@ pub fn an_engine_that_is_frozen_for_less_than_its_lease_goes_on(rig: &Rig) {
     rig.wait_state(task, TaskState::Done, SOON);
     assert_eq!((rig.results(task), rig.task(task).attempt), (vec![AttemptResult::Done], 1), "{:?}", rig.task(task));
     assert_eq!((rig.life("a").incarnation, rig.life("a").state), (incarnation, EngineState::Live));
+    a.stop();
+    b.stop();
+}
+
+/// The engine hears nothing of its guard for L: it kills its tasks and dies; a peer takes over after T.
+pub fn an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies(rig: &Rig) {
+    let (a, b, task) = pair(rig, "tree", FIRST_HANGS_AND_ESCAPES);
+    let proper = a.proper();
+    a.signal(Signal::SIGSTOP);
+    let is_gone = || rekindle::guard::tree::read(proper).is_none_or(|proc| !proc.is_alive());
+    wait_or(SOON, is_gone, || a.log());
+    assert_eq!(rig.task_processes(task), Vec::<i32>::new());
+    second_start(rig, task);
+    assert_eq!(rig.life("a").proof, Some(Proof::Expiry));
+    a.signal(Signal::SIGCONT);
+    assert_eq!(a.wait(SOON), 1);
+    ends_done_after_one_loss(rig, task, "no beat for");
+    b.stop();
+}
+
+/// It stops everything first; then its tasks are given to others, and it comes back as a new life.
+pub fn an_operators_fence_waits_until_the_engine_has_stopped_everything(rig: &Rig) {
+    let (a, b, task) = pair(rig, "tree", FIRST_HANGS_AND_ESCAPES);
+    let fenced = rig.life("a").incarnation;
+    let fence = Fence { incarnation: fenced, beat: None, proof: Proof::Operator, by: "ops".into() };
+    let fenced_at = uptime();
+    assert_eq!(rig.store().fence(&fence).unwrap(), FenceOutcome::Won);
+    let took = second_start(rig, task) - fenced_at;
+    assert!(took <= 2.5, "the takeover took {took:.2}s");
+    rig.wait_state(task, TaskState::Done, SOON);
+    assert_eq!(rig.results(task), [AttemptResult::Lost, AttemptResult::Done]);
+    assert!(rig.details(task).contains("fenced by ops"), "{}", rig.details(task));
+    assert_eq!((rig.life("a").state, rig.lives("a").len()), (EngineState::Live, 2));
     a.stop();
     b.stop();
 }

@@ -52,7 +52,7 @@ pub fn two_engines_never_own_a_resource_at_once_and_keep_its_order(rig: &Rig) {
         priority: 0,
         delay: None,
     };
-    let ids = rig.store.add(&vec![task; COUNT], "a test").unwrap();
+    let ids = rig.store().add(&vec![task; COUNT], "a test").unwrap();
     let engines = [start(rig, "a", &seen), start(rig, "b", &seen)];
     let done = || seen.lock().runs.len();
     wait_or(Duration::from_secs(90), || done() >= COUNT, || format!("{} of {COUNT} are done", done()));

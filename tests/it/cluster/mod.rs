@@ -3,10 +3,15 @@
 
 mod engine;
 mod kills;
+mod late;
 mod lines;
+mod names;
+mod outages;
+mod places;
 mod poison;
 mod rig;
 mod server;
+mod stops;
 
 macro_rules! run_all {
     ($on:path: $($room:ident: $($case:ident)+;)+) => {
@@ -30,7 +35,26 @@ macro_rules! cases {
                 after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
                 a_frozen_engine_is_killed_by_its_guard_before_a_successor_starts
                 a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
+                an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies
+                an_operators_fence_waits_until_the_engine_has_stopped_everything
                 an_engine_that_is_frozen_for_less_than_its_lease_goes_on;
+            late:
+                a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+            names:
+                a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody
+                after_the_death_of_both_the_same_state_directory_registers_at_once;
+            places:
+                a_schema_that_is_newer_is_refused_with_78
+                a_schema_that_becomes_newer_later_does_not_stop_who_works
+                engines_that_start_together_set_an_empty_database_up
+                what_is_no_database_is_refused_with_78;
+            stops:
+                stubborn_tasks_end_on_timeout_cancel_and_stop
+                a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
+                an_engine_that_is_stopped_while_it_starts_exits_well
+                a_second_signal_hands_back_at_once
+                what_still_runs_at_the_deadline_of_a_drain_is_handed_back
+                drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
                 two_engines_never_own_a_resource_at_once_and_keep_its_order;
             poison:
@@ -41,8 +65,37 @@ macro_rules! cases {
 
 mod sqlite {
     cases!(super::rig::on_sqlite);
+    run_all! {
+        super::rig::on_sqlite:
+        outages:
+            a_frozen_second_disturbs_nothing
+            a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
+        places:
+            a_state_directory_that_cannot_be_written_is_named
+            a_file_that_is_replaced_raises_the_epoch_and_work_goes_on
+            a_file_that_is_deleted_stops_the_work_with_a_clear_error;
+    }
 }
 
 mod postgres {
     cases!(super::rig::on_postgres);
+    run_all! {
+        super::rig::on_postgres:
+        places:
+            an_engine_waits_for_a_server_that_is_not_there_yet;
+    }
+}
+
+/// Cases that stop and freeze a server.
+mod own_postgres {
+    run_all! {
+        super::rig::on_own_postgres:
+        outages:
+            a_frozen_second_disturbs_nothing
+            a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            an_engine_that_is_stopped_while_the_database_is_away_ends
+            a_long_stop_kills_what_runs_and_the_work_goes_on_by_itself
+            a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
+    }
 }

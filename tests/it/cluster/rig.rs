@@ -51,7 +51,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Rig {
-    pub store: Arc<dyn Store>,
+    store: parking_lot::Mutex<Arc<dyn Store>>,
     pub settings: Settings,
     pub server: Option<Server>,
     pub mark: String,
@@ -92,9 +92,10 @@ impl Rig {
         let mark = format!("{}-{}-", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         std::fs::write(dir.path().join("probe.sh"), PROBE).unwrap();
         std::fs::write(dir.path().join("oracle"), "").unwrap();
-        let store = open(vec![settings.clone()], vec![settings.clone()], 4).unwrap();
+        let store = Self::open(&settings);
         store.migrate().unwrap();
-        Self { store, settings, server, mark, dir, _database: database }
+        let settings = Settings { create: false, ..settings };
+        Self { store: parking_lot::Mutex::new(store), settings, server, mark, dir, _database: database }
     }
 
     fn run(self, case: Case) {
@@ -102,6 +103,20 @@ impl Rig {
         // The engines are gone with the case; what they started must be gone too.
         wait_until(SOON, || self.processes().is_empty());
         self.assert_no_overlap();
+    }
+
+    fn open(settings: &Settings) -> Arc<dyn Store> {
+        open(vec![settings.clone()], vec![settings.clone()], 4).unwrap()
+    }
+
+    /// The database as a client sees it.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store.lock())
+    }
+
+    /// From now on by new connections: the file behind the old ones was replaced.
+    pub fn reopen(&self) {
+        *self.store.lock() = Self::open(&self.settings);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -117,6 +132,16 @@ impl Rig {
     pub fn env(&self) -> [(&'static str, String); 3] {
         let path = |name| self.path(name).display().to_string();
         [(MARK, self.mark.clone()), ("ORACLE", path("oracle")), ("PROBE", path("probe.sh"))]
+    }
+
+    /// Living processes of one task's attempts.
+    pub fn task_processes(&self, task: TaskId) -> Vec<i32> {
+        let entry = format!("REKINDLE_TASK={}", task.as_i64());
+        let is_its = |pid: &i32| {
+            let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            text.split(|b| *b == 0).any(|e| e == entry.as_bytes())
+        };
+        self.processes().into_iter().filter(is_its).collect()
     }
 
     /// Living processes of this rig, engines included.
@@ -138,13 +163,13 @@ impl Rig {
             priority: 0,
             delay: None,
         };
-        let id = self.store.add(&[task], "a test").unwrap()[0];
-        self.store.wake().unwrap();
+        let id = self.store().add(&[task], "a test").unwrap()[0];
+        self.store().wake().unwrap();
         id
     }
 
     pub fn task(&self, task: TaskId) -> TaskRow {
-        self.store.task(task).unwrap().expect("no task is lost").0
+        self.store().task(task).unwrap().expect("no task is lost").0
     }
 
     pub fn state(&self, task: TaskId) -> TaskState {
@@ -157,7 +182,7 @@ impl Rig {
     }
 
     pub fn attempts(&self, task: TaskId) -> Vec<AttemptRow> {
-        self.store.attempts(task).unwrap()
+        self.store().attempts(task).unwrap()
     }
 
     /// How the attempts ended, without one that still runs.
@@ -175,7 +200,7 @@ impl Rig {
 
     /// All lives of a name, newest first.
     pub fn lives(&self, name: &str) -> Vec<EngineRow> {
-        self.store.engines().unwrap().1.into_iter().filter(|row| row.name.as_str() == name).collect()
+        self.store().engines().unwrap().1.into_iter().filter(|row| row.name.as_str() == name).collect()
     }
 
     /// The newest life of a name.

@@ -175,3 +175,22 @@ pub fn the_last_output_is_read_and_an_earlier_one_by_its_number(rig: &Rig) {
     assert_eq!(store.output(id, Some(1)).unwrap(), out(1, "one"));
     assert_eq!(store.output(id, Some(3)).unwrap(), None);
 }
+
+pub fn refused_results_are_counted_also_after_the_row_is_closed(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let refused = || store.engines().unwrap().1[0].refused;
+    task().add_many(store, 2);
+    task_on(&["r"]).add(store);
+    let (plain, keyed) = (a.claim().run(store), a.claim().keyed().one(store));
+    a.ends(store, done(&plain[0]));
+    assert_eq!(refused(), 0);
+    a.dies(store);
+    a.takeover(store);
+    // One that is current in a batch with some that are not; what never started has no result.
+    a.finish(store, &[done(&plain[1]), failed(&keyed), Finish { unstarted: true, ..handed_back(&keyed) }]);
+    assert_eq!(refused(), 2);
+    assert!(store.close(a.incarnation).unwrap());
+    assert_eq!(refused(), 2);
+    a.finish(store, &[done(&plain[1])]);
+    assert_eq!(refused(), 3);
+}

@@ -1,0 +1,46 @@
+//! A claim that commits after its engine was fenced, taken over and closed.
+
+use std::time::Duration;
+
+use rekindle::protocol::engine::Proof;
+use rekindle::protocol::task::{AttemptResult, TaskState};
+use rekindle::store::{Fence, FenceOutcome, TaskVerb};
+
+use super::rig::{Rig, SOON, wait_or};
+use crate::support::builders;
+
+pub fn a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself(rig: &Rig) {
+    let b = rig.engine("b").start();
+    let ghost = builders::engine("ghost").0;
+    rig.store().register(&ghost).unwrap();
+    let fence = Fence { incarnation: ghost.incarnation, beat: None, proof: Proof::Guard, by: "a test".into() };
+    assert_eq!(rig.store().fence(&fence).unwrap(), FenceOutcome::Won);
+    let owner = ghost.incarnation.as_i64();
+    let open = || rig.number(&format!("SELECT count(*) FROM engine WHERE incarnation = {owner}"));
+    wait_or(SOON, || open() == 0, || format!("the ghost is not closed\n{}", b.log()));
+
+    // Nobody runs this kind, so the late claim is the only one.
+    let (plain, keyed) = (rig.add_to("later", "ticks 1", &[]), rig.add_to("later", "ticks 1", &["r"]));
+    let behind = rig.add_to("sh", "ticks 1", &["r"]);
+    wait_or(SOON, || rig.state(behind) == TaskState::Blocked, || format!("{:?}", rig.task(behind)));
+    for task in [plain, keyed] {
+        rig.sql(&format!(
+            "UPDATE task SET state = 3, owner = {owner}, nonce = {0}, token = token + 7, attempt = 1, kind = 'sh', \
+             claimed_at = created_at WHERE id = {0}",
+            task.as_i64()
+        ));
+    }
+    let id = keyed.as_i64();
+    rig.sql(&format!("UPDATE resource SET owner = {owner}, owner_task = {id}, token = (SELECT token FROM task WHERE id = {id})"));
+    // Once per T; some more for a busy host.
+    for task in [plain, keyed, behind] {
+        rig.wait_state(task, TaskState::Done, Duration::from_secs(8));
+    }
+    for task in [plain, keyed] {
+        assert_eq!(rig.results(task), [AttemptResult::Lost, AttemptResult::Done]);
+        assert_eq!(rig.task(task).lost, 1);
+    }
+    assert_eq!(rig.results(behind), [AttemptResult::Done]);
+    assert!(rig.store().task_verb(behind, TaskVerb::Cancel).is_ok());
+    b.stop();
+}

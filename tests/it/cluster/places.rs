@@ -1,0 +1,119 @@
+//! Wrong places: state directories, schemas, URLs, and a database that is replaced under the engines.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rekindle::protocol::task::TaskState;
+
+use super::rig::{Rig, SOON, wait_or};
+use crate::support::postgres::{self, Database};
+
+pub fn a_state_directory_that_cannot_be_written_is_named(rig: &Rig) {
+    fs::write(rig.path("file"), "").unwrap();
+    let engine = rig.engine("a").state("file/below").launch();
+    assert_eq!(engine.wait(SOON), 1);
+    assert!(engine.log().contains("could not create") && engine.log().contains("file/below"), "{}", engine.log());
+}
+
+pub fn a_schema_that_is_newer_is_refused_with_78(rig: &Rig) {
+    rig.sql("INSERT INTO __diesel_schema_migrations (version, run_on) VALUES ('20990101000000', CURRENT_TIMESTAMP)");
+    let engine = rig.engine("a").launch();
+    assert_eq!(engine.wait(SOON), 78);
+    assert!(engine.log().contains("newer than this program"), "{}", engine.log());
+    assert_eq!(rig.lives("a"), []);
+}
+
+pub fn a_schema_that_becomes_newer_later_does_not_stop_who_works(rig: &Rig) {
+    let a = rig.engine("a").start();
+    rig.sql("INSERT INTO __diesel_schema_migrations (version, run_on) VALUES ('20990101000000', CURRENT_TIMESTAMP)");
+    let task = rig.add("ticks 1");
+    rig.wait_state(task, TaskState::Done, SOON);
+    a.stop();
+}
+
+pub fn what_is_no_database_is_refused_with_78(rig: &Rig) {
+    let url = match rig.settings.url.sqlite_path() {
+        Some(_) => {
+            fs::write(rig.path("text"), "this is no database\n".repeat(1_000)).unwrap();
+            format!("sqlite://{}", rig.path("text").display())
+        }
+        None => format!("{}_nobody", rig.settings.url.expose()),
+    };
+    let engine = rig.engine("a").url(&url).launch();
+    assert_eq!(engine.wait(SOON), 78, "{}", engine.log());
+}
+
+pub fn an_engine_waits_for_a_server_that_is_not_there_yet(rig: &Rig) {
+    // Nobody listens on port 1.
+    let engine = rig.engine("a").url("postgres://rekindle:secret@127.0.0.1:1/rekindle").launch();
+    wait_or(SOON, || engine.log().contains("waiting for the database"), || engine.log());
+    assert_eq!(engine.ended(), None);
+    engine.signal(Signal::SIGTERM);
+    assert_eq!(engine.wait(SOON), 0, "{}", engine.log());
+    assert!(!engine.log().contains("secret"), "{}", engine.log());
+}
+
+/// Moves the SQLite file with all that belongs to it.
+fn move_away(rig: &Rig) {
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::rename(rig.path(&format!("rekindle.db{end}")), rig.path(&format!("old.db{end}")));
+    }
+}
+
+pub fn a_file_that_is_replaced_raises_the_epoch_and_work_goes_on(rig: &Rig) {
+    let epoch = rig.store().meta().unwrap().epoch;
+    let a = rig.engine("a").start();
+    let b = rig.engine("b").start();
+    let running = rig.add("ticks 100");
+    rig.wait_starts(running, 1, SOON);
+    rig.sql(&format!("VACUUM INTO '{}'", rig.path("copy.db").display()));
+    move_away(rig);
+    fs::rename(rig.path("copy.db"), rig.path("rekindle.db")).unwrap();
+    rig.reopen();
+    let meta = || rig.store().meta().unwrap();
+    wait_or(SOON, || meta().epoch > epoch, || format!("{:?}\n{}", meta(), a.log()));
+    let next = rig.add("ticks 1");
+    // Nobody claims for the largest T, then all goes on.
+    rig.wait_state(next, TaskState::Done, SOON);
+    let floor = rekindle::protocol::ids::Token::floor(meta().epoch);
+    assert!(rig.task(next).token > floor, "{:?}", rig.task(next));
+    rig.wait_state(running, TaskState::Done, Duration::from_secs(30));
+    a.stop();
+    b.stop();
+}
+
+pub fn a_file_that_is_deleted_stops_the_work_with_a_clear_error(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let task = rig.add("forever");
+    rig.wait_starts(task, 1, SOON);
+    let pid = rig.said(task, "START")[0].pid;
+    move_away(rig);
+    wait_or(SOON, || rekindle::guard::tree::read(pid).is_none_or(|proc| !proc.is_alive()), || a.log());
+    assert!(!rig.path("rekindle.db").exists(), "an empty database was made in its place\n{}", a.log());
+    assert!(a.log().contains("the file is gone") || a.log().contains("no such file"), "{}", a.log());
+    assert_eq!(a.ended(), None, "it waits for the file\n{}", a.log());
+    // It comes back: so does the engine.
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::rename(rig.path(&format!("old.db{end}")), rig.path(&format!("rekindle.db{end}")));
+    }
+    rig.wait_starts(task, 2, SOON);
+    a.signal(Signal::SIGQUIT);
+    assert_eq!(a.wait(SOON), 0, "{}", a.log());
+}
+
+pub fn engines_that_start_together_set_an_empty_database_up(rig: &Rig) {
+    let empty = postgres::server().filter(|_| rig.settings.url.sqlite_path().is_none());
+    let empty = empty.map(|server| Database::empty(&server));
+    let url = match &empty {
+        Some(database) => database.settings.url.expose().to_string(),
+        None => format!("sqlite://{}", rig.path("empty.db").display()),
+    };
+    let engines: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| rig.engine(name).url(&url).launch()).collect();
+    for engine in &engines {
+        wait_or(Duration::from_secs(20), || engine.log().contains("registered as"), || engine.log());
+    }
+    engines.iter().for_each(super::engine::Engine::stop);
+    let set_up = engines.iter().filter(|engine| engine.log().contains("set up an empty database")).count();
+    assert_eq!(set_up, 1, "{}", engines.iter().map(|engine| engine.log()).collect::<String>());
+}
