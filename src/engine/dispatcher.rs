@@ -36,6 +36,9 @@ pub struct Dispatcher {
     failed: bool,
 }
 
+/// How long an engine stops claiming so that it can take a task that must run alone.
+const EMPTY_MAX: Duration = Duration::from_secs(60);
+
 /// What one pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pass {
@@ -141,6 +144,12 @@ impl Dispatcher {
         let now = self.shared.clock.lease_now();
         let (since, patience) =
             *self.alone_since.get_or_insert_with(|| (now, Duration::from_millis(fastrand::u64(1_000..5_000))));
+        if now.since(since) >= patience + EMPTY_MAX {
+            // Long tasks run here: another engine may be empty sooner. Claim again, and try later.
+            let later = Duration::from_secs(fastrand::u64(60..300));
+            self.alone_since = Some((now, later));
+        }
+        let (since, patience) = self.alone_since.unwrap_or((since, patience));
         now.since(since) >= patience
     }
 
@@ -149,6 +158,8 @@ impl Dispatcher {
             return Pass::default();
         }
         for found in work.iter().filter(|found| found.alone) {
+            let timeout = self.shared.options.statement_timeout;
+            self.shared.pulses.dispatcher.turn(self.shared.clock.lease_now(), timeout * 2);
             let Some(kind) = self.shared.options.kinds.get(&found.kind).cloned() else { continue };
             let got = self.claim(incarnation, &found.kind, &kind, ClaimScope::Alone, 1);
             if got > 0 {

@@ -35,6 +35,15 @@ pub fn notify_systemd(shared: &Shared) {
     }
 }
 
+/// Only the watchdog: the engine lives, and has nothing to show.
+pub fn feed_watchdog() {
+    if std::env::var_os("NOTIFY_SOCKET").is_some()
+        && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog])
+    {
+        log::debug!("could not notify systemd: {error}");
+    }
+}
+
 fn seconds(span: Duration) -> String {
     format!("{}s", span.as_secs_f64())
 }

@@ -74,6 +74,7 @@ impl Running {
         for entry in claimed {
             table.entries.insert(entry.task.held.task, entry);
         }
+        self.changed.notify_all();
     }
 
     /// The attempt of this task begins. `None` if it was taken out meanwhile.
@@ -165,12 +166,13 @@ impl Running {
         Known { held: held.collect(), nonces: table.in_flight.clone() }
     }
 
-    /// Waits until nothing is claimed, at most `span`. True if nothing is.
+    /// Waits until nothing is claimed and no claim is under way, at most `span`. True if nothing is.
     pub fn wait_empty(&self, span: std::time::Duration) -> bool {
         let mut table = self.table.lock();
-        if !table.entries.is_empty() {
-            self.changed.wait_while_for(&mut table, |table| !table.entries.is_empty(), span);
+        let holds = |table: &Table| !table.entries.is_empty() || !table.in_flight.is_empty();
+        if holds(&table) {
+            self.changed.wait_while_for(&mut table, |table| holds(table), span);
         }
-        table.entries.is_empty()
+        !holds(&table)
     }
 }

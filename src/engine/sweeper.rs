@@ -17,7 +17,7 @@ use crate::protocol::liveness::{DueFence, Observer, SweepKind};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::AttemptResult;
 use crate::protocol::time::LeaseInstant;
-use crate::store::{EndedPeer, Fence, FenceOutcome, Finish, Finisher, Held, StoreResult, SweepView};
+use crate::store::{EndedPeer, Fence, FenceOutcome, Finish, Finisher, Held, StoreError, StoreResult, SweepView};
 
 /// Every so many sweeps one reads without the filter and does the slow chores.
 const FULL_EVERY: u64 = 10;
@@ -83,17 +83,28 @@ impl Sweeper {
         if self.shared.life().phase != Phase::Live {
             return interval.min(Duration::from_millis(250));
         }
-        match self.pass() {
-            Ok(wait) => {
-                self.failed = false;
-                wait
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    log::warn!("a sweep failed: {}", error.chain());
-                }
-                interval
-            }
+        let wait = self.pass().unwrap_or_else(|error| {
+            self.complain("sweep", &error);
+            interval
+        });
+        // The promise for the wait itself: with many engines it is long.
+        self.shared.pulses.sweeper.turn(self.shared.clock.lease_now(), wait);
+        wait
+    }
+
+    fn complain(&mut self, what: &str, error: &StoreError) {
+        if std::mem::replace(&mut self.failed, true) {
+            log::debug!("could not {what}: {}", error.chain());
+        } else {
+            log::warn!("could not {what}: {}", error.chain());
+        }
+    }
+
+    /// One chore that fails does not keep the others from being done.
+    fn chore(&mut self, what: &'static str, done: StoreResult<()>) {
+        match done {
+            Ok(()) => {}
+            Err(error) => self.complain(what, &error),
         }
     }
 
@@ -103,16 +114,23 @@ impl Sweeper {
         let kind = if is_full { SweepKind::Full } else { SweepKind::Filtered };
         let view = self.call("sweep", move |store| store.sweep(kind))?;
         let now = self.shared.clock.lease_now();
-        self.note_epoch(&view, now)?;
+        self.failed = false;
+        let done = self.note_epoch(&view, now);
+        self.chore("settle the epoch", done);
         self.observe(&view, kind, now);
-        self.fence_due(&view, now)?;
-        self.finish_ended(&view, now)?;
-        self.find_orphans(&view)?;
-        self.promote(&view, is_full)?;
+        let done = self.fence_due(&view, now);
+        self.chore("fence", done);
+        self.finish_ended(&view, now);
+        let done = self.find_orphans(&view);
+        self.chore("look for orphans", done);
+        let done = self.promote(&view);
+        self.chore("make tasks due", done);
         if is_full || self.shared.reconcile.load(Ordering::Acquire) {
-            self.reconcile()?;
+            let done = self.reconcile();
+            self.chore("compare what is owned", done);
         }
-        self.purge(now)?;
+        let done = self.purge(now);
+        self.chore("purge", done);
         Ok(self.wait(&view))
     }
 
@@ -120,10 +138,11 @@ impl Sweeper {
     fn wait(&self, view: &SweepView) -> Duration {
         let now = self.shared.clock.lease_now();
         let mut wait = self.shared.options.timing.sweep_after(view.live_count);
-        if let Some(due) = self.observer.next_due(view.live_count) {
+        if let Some(due) = self.observer.next_due() {
             wait = wait.min(due.since(now));
         }
-        if let Some(due) = view.next_due {
+        // What was due already was made due in this pass.
+        if let Some(due) = view.next_due.filter(|due| *due > view.meta.now) {
             wait = wait.min(due.since(view.meta.now));
         }
         wait.max(Duration::from_millis(20))
@@ -160,18 +179,22 @@ impl Sweeper {
         Ok(())
     }
 
-    fn finish_ended(&mut self, view: &SweepView, now: LeaseInstant) -> StoreResult<()> {
+    fn finish_ended(&mut self, view: &SweepView, now: LeaseInstant) {
         self.unacknowledged.retain(|id, _| view.ended.iter().any(|peer| peer.incarnation == *id));
         for peer in &view.ended {
             if self.must_leave_alone(peer, now) {
                 continue;
             }
-            if self.take_over(peer.incarnation)? {
-                let incarnation = peer.incarnation;
-                if self.call("close", move |store| store.close(incarnation))? {
-                    log::info!("engine {} ({incarnation}) is closed: nothing of it is left", peer.name);
-                }
-            }
+            // One peer whose takeover fails does not keep the others waiting.
+            let done = self.finish_one(peer);
+            self.chore("take over", done);
+        }
+    }
+
+    fn finish_one(&mut self, peer: &EndedPeer) -> StoreResult<()> {
+        let incarnation = peer.incarnation;
+        if self.take_over(incarnation)? && self.call("close", move |store| store.close(incarnation))? {
+            log::info!("engine {} ({incarnation}) is closed: nothing of it is left", peer.name);
         }
         Ok(())
     }
@@ -196,7 +219,8 @@ impl Sweeper {
             ready += report.ready;
             parked += report.parked;
             is_whole = !report.more && report.skipped == 0;
-            if !report.more {
+            // A batch that others hold entirely is theirs.
+            if !report.more || report.ready + report.parked == 0 {
                 break;
             }
         }
@@ -225,13 +249,18 @@ impl Sweeper {
             log::warn!("found tasks of engine {owner}, whose row is closed: a claim of it committed late");
             self.take_over(owner)?;
         }
-        Ok(())
+        // The one whose turn it is looks for free lines too: it reads every idle resource.
+        self.make_ready(true)
     }
 
-    fn promote(&mut self, view: &SweepView, lines: bool) -> StoreResult<()> {
-        if !lines && view.next_due.is_none_or(|due| due > view.meta.now) {
+    fn promote(&mut self, view: &SweepView) -> StoreResult<()> {
+        if view.next_due.is_none_or(|due| due > view.meta.now) {
             return Ok(());
         }
+        self.make_ready(false)
+    }
+
+    fn make_ready(&mut self, lines: bool) -> StoreResult<()> {
         let count = self.call("make tasks due", move |store| store.promote_due(DUE_BATCH, lines))?;
         if count > 0 {
             self.shared.wake_dispatcher();

@@ -123,6 +123,10 @@ pub struct Namesake {
     pub state_id: String,
     /// By the database's clock.
     pub last_beat_age: Duration,
+    /// Its counter.
+    pub beat: i64,
+    /// Its T.
+    pub takeover_after: Duration,
 }
 
 /// What came of a registration.

@@ -22,12 +22,12 @@ impl State {
         ends: &[Finish],
         now: Timestamp,
     ) -> StoreResult<Vec<FinishOutcome>> {
-        if ends.iter().any(|end| self.is_mine(who, &end.held) && raises_token(&end.next, end.result)) {
+        if ends.iter().any(|end| self.is_mine(&end.held) && raises_token(&end.next, end.result)) {
             self.must_be_recorded()?;
         }
         let mut written: Vec<Held> = Vec::new();
         for end in ends {
-            if self.is_mine(who, &end.held) {
+            if self.is_mine(&end.held) {
                 self.finish_one(who, end, now);
                 written.push(end.held);
             }
@@ -45,13 +45,15 @@ impl State {
         Ok(outcomes)
     }
 
-    fn is_mine(&self, who: &Finisher, held: &Held) -> bool {
+    fn is_mine(&self, held: &Held) -> bool {
         let task = self.tasks.get(&held.task);
-        task.is_some_and(|task| task.held(held.task) == Some(*held) && task.owner == Some(who.incarnation))
+        task.is_some_and(|task| task.held(held.task) == Some(*held))
     }
 
     fn finish_one(&mut self, who: &Finisher, end: &Finish, now: Timestamp) {
-        let others = self.engines.values().filter(|e| e.state == EngineState::Live);
+        let kind = self.tasks.get(&end.held.task).map(|task| task.kind.clone());
+        let takes = |e: &&super::EngineEntry| kind.as_ref().is_some_and(|kind| e.said.kinds.contains(kind));
+        let others = self.engines.values().filter(|e| e.state == EngineState::Live).filter(takes);
         let bar = end.not_on.clone().filter(|host| others.clone().any(|e| e.said.host != *host));
         let next = match (&end.not_on, &bar) {
             (Some(_), None) if end.result == AttemptResult::Failed => Next::Failed,

@@ -50,6 +50,8 @@ impl State {
             pid: live.said.pid,
             state_id: live.said.state_id.clone(),
             last_beat_age: now.since(live.last_beat_at),
+            beat: live.beat,
+            takeover_after: live.said.timing.takeover_after(),
         })
     }
 

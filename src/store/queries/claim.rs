@@ -26,6 +26,9 @@ use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 /// head of the queue do not both come back with nothing.
 pub const LOOK_AHEAD: usize = 4;
 
+/// At least so many candidates are looked at.
+const LOOK_MIN: usize = 64;
+
 /// See `Store::probe`.
 pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
     if kinds.is_empty() {
@@ -64,12 +67,26 @@ fn read_work(mut row: Row, kinds: &[KindName]) -> Option<KindWork> {
 pub fn claim(db: &mut dyn Db, c: &Claim) -> StoreResult<Vec<Claimed>> {
     match c.scope {
         ClaimScope::Plain => claim_plain(db, c, "<", c.limit),
-        ClaimScope::Keyed => db.transaction("claim", |db| claim_keyed(db, c, "<", c.limit)),
+        ClaimScope::Keyed => keyed_rounds(db, c, "<", c.limit),
         ClaimScope::Alone => {
             let plain = claim_plain(db, c, ">=", 1)?;
-            if plain.is_empty() { db.transaction("claim", |db| claim_keyed(db, c, ">=", 1)) } else { Ok(plain) }
+            if plain.is_empty() { keyed_rounds(db, c, ">=", 1) } else { Ok(plain) }
         }
     }
+}
+
+/// Rounds of one claim, each a transaction of its own: a long line in front of the queue is moved to
+/// `blocked` round by round, so that it does not keep other resources waiting for one poll after the other.
+const ROUNDS_MAX: usize = 16;
+
+fn keyed_rounds(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<Vec<Claimed>> {
+    for _ in 0..ROUNDS_MAX {
+        let (claimed, blocked) = db.transaction("claim", |db| claim_keyed(db, c, lost, limit))?;
+        if !claimed.is_empty() || blocked == 0 {
+            return Ok(claimed);
+        }
+    }
+    Ok(Vec::new())
 }
 
 const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload";
@@ -121,10 +138,11 @@ fn claim_plain(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
     Ok(claimed)
 }
 
-fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<Vec<Claimed>> {
-    let candidates = keyed_candidates(db, c, lost, limit.saturating_mul(LOOK_AHEAD))?;
+/// What was claimed, and how many were moved behind their lines.
+fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<(Vec<Claimed>, usize)> {
+    let candidates = keyed_candidates(db, c, lost, limit.saturating_mul(LOOK_AHEAD).max(LOOK_MIN))?;
     if candidates.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
     let wants = resources_of(db, &candidates)?;
     let names: BTreeSet<&ResourceName> = wants.values().flatten().collect();
@@ -155,7 +173,7 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
             claimed.push(task);
         }
     }
-    Ok(claimed)
+    Ok((claimed, blocked.len()))
 }
 
 /// Whether somebody else stands before it in one of its lines.

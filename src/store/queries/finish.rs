@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::engines;
 use super::rows::{held, micros, resources_of};
+use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Reason, TaskState};
@@ -160,29 +161,13 @@ fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult
     Ok(written)
 }
 
-fn lock_resources_waiting<'a>(
-    db: &mut dyn Db,
-    names: impl Iterator<Item = &'a ResourceName>,
-) -> StoreResult<BTreeMap<ResourceName, Token>> {
-    let names: BTreeSet<&str> = names.map(|n| n.as_str()).collect();
-    if names.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let lock = db.dialect().for_update;
-    let mut s = db.stmt();
-    let list = s.in_texts(names);
-    let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {lock}"));
-    let rows = db.query("lock resources", &sql)?;
-    Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
-}
-
 /// The first write: the row that carries the token. False: the claim is not this engine's any more.
 fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool> {
     let now = db.dialect().now;
     let mut s = db.stmt();
     let (id, token, nonce) =
         (s.int(end.held.task.as_i64()), s.int(end.held.token.as_i64()), s.int(end.held.nonce.as_i64()));
-    let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+    let engine = s.text(who.name.as_str());
     let (budget, counted) = (s.int(i64::from(end.uses_budget)), s.int(i64::from(end.unstarted)));
     let in_a_row = if end.result == AttemptResult::HandedBack { "handed_back" } else { "0" };
     let (not_on, elsewhere) = (s.opt_text(end.not_on.clone()), s.int(i64::from(end.not_on.is_some())));
@@ -190,7 +175,7 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool>
         "UPDATE task SET version = version + 1, failures = failures + {budget}, attempt = attempt - {counted}, \
          handed_back = {in_a_row}, engine = {engine}, ended_at = {now}, not_on = {not_on}, \
          was_elsewhere = CASE WHEN {elsewhere} = 1 THEN 1 ELSE was_elsewhere END \
-         WHERE id = {id} AND token = {token} AND nonce = {nonce} AND owner = {owner} AND state = 3"
+         WHERE id = {id} AND token = {token} AND nonce = {nonce} AND state = 3"
     ));
     Ok(db.execute("finish", &sql)? == 1)
 }
@@ -199,9 +184,11 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool>
 fn somewhere_else(db: &mut dyn Db, end: &Finish) -> StoreResult<Next> {
     let Some(host) = &end.not_on else { return Ok(end.next.clone()) };
     let mut s = db.stmt();
-    let host = s.text(host);
+    let (host, id) = (s.text(host), s.int(end.held.task.as_i64()));
     let sql = s.sql(format!(
-        "SELECT count(*) FROM engine e JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.state = 1 AND i.host <> {host}"
+        "SELECT count(*) FROM task t JOIN engine_info i ON {} JOIN engine e ON i.incarnation = e.incarnation \
+         WHERE t.id = {id} AND e.state = 1 AND i.host <> {host}",
+        takes_kind("i", "t")
     ));
     let others = db.first("look for another host", &sql)?.map_or(0, |mut row| row.int());
     if others > 0 {
@@ -212,6 +199,12 @@ fn somewhere_else(db: &mut dyn Db, end: &Finish) -> StoreResult<Next> {
     let sql = s.sql(format!("UPDATE task SET not_on = NULL WHERE id = {id}"));
     db.execute("finish", &sql)?;
     Ok(if end.result == AttemptResult::Failed { Next::Failed } else { end.next.clone() })
+}
+
+/// Whether an engine takes the kind of a task. Names of kinds hold no character that LIKE or JSON treats
+/// specially but `_`, which matches itself too.
+pub fn takes_kind(info: &str, task: &str) -> String {
+    format!("{info}.kinds LIKE '%\"' || {task}.kind || '\"%'")
 }
 
 fn write_attempt(db: &mut dyn Db, who: &Finisher, end: &Finish, next: &Next) -> StoreResult<()> {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::engines::meta;
 use super::rows::{micros, resources_of};
-use crate::config::{Keep, RetentionConfig};
 use crate::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
@@ -413,69 +412,4 @@ fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>>
         error: row.opt_text(),
     };
     Ok(db.query("count failed tasks", &sql)?.into_iter().map(read).collect())
-}
-
-/// See `Store::purge`. Small batches by key, oldest first; each table for itself.
-pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
-    let now = db.dialect().now;
-    let ended = |state: TaskState| format!("SELECT id FROM task_archive WHERE state = {}", state.code());
-    let chores: [(Keep, String); 4] = [
-        (retention.done, ended(TaskState::Done)),
-        (retention.canceled, ended(TaskState::Canceled)),
-        (retention.failed, "SELECT id FROM task WHERE state IN (5, 6)".into()),
-        (retention.logs, "SELECT task FROM attempt WHERE 1 = 1".into()),
-    ];
-    let mut deleted = 0;
-    for (n, (keep, select)) in chores.into_iter().enumerate() {
-        let Keep::For(span) = keep else { continue };
-        let mut s = db.stmt();
-        let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
-        let sql = s.sql(format!("{select} AND ended_at < {now} - {span} ORDER BY ended_at LIMIT {limit}"));
-        let ids: Vec<i64> = db.query("purge", &sql)?.into_iter().map(|mut row| row.int()).collect();
-        let tables: &[&str] = match n {
-            0 | 1 => &["task_archive WHERE id", "attempt WHERE task", "attempt_output WHERE task"],
-            2 => &[
-                "task WHERE state IN (5, 6) AND id",
-                "task_resource WHERE task",
-                "attempt WHERE task",
-                "attempt_output WHERE task",
-            ],
-            _ => &["attempt_output WHERE task"],
-        };
-        if n == 3 {
-            delete_old_output(db, &ids)?;
-            continue;
-        }
-        deleted += delete(db, tables, &ids)?;
-    }
-    if let Keep::For(span) = retention.engines {
-        deleted += forget_engines(db, span, &[], false)?.len();
-    }
-    Ok(deleted)
-}
-
-fn delete(db: &mut dyn Db, tables: &[&str], ids: &[i64]) -> StoreResult<usize> {
-    if ids.is_empty() {
-        return Ok(0);
-    }
-    for table in tables {
-        let mut s = db.stmt();
-        let list = s.in_ints(ids.iter().copied());
-        let sql = s.sql(format!("DELETE FROM {table} {list}"));
-        db.execute("purge", &sql)?;
-    }
-    Ok(ids.len())
-}
-
-/// Output of old attempts; the attempts themselves stay as long as their task does.
-fn delete_old_output(db: &mut dyn Db, tasks: &[i64]) -> StoreResult<()> {
-    if tasks.is_empty() {
-        return Ok(());
-    }
-    let mut s = db.stmt();
-    let list = s.in_ints(tasks.iter().copied());
-    let sql = s.sql(format!(
-        "DELETE FROM attempt_output WHERE task {list} AND attempt < (SELECT max(a.attempt) FROM attempt a WHERE a.task = attempt_output.task)"
-    ));
-    db.execute("purge", &sql).map(|_| ())
 }

@@ -126,6 +126,23 @@ pub fn lock_resources<'a>(
     Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
 }
 
+/// The same, waiting for those that others hold.
+pub fn lock_resources_waiting<'a>(
+    db: &mut dyn Db,
+    names: impl Iterator<Item = &'a ResourceName>,
+) -> StoreResult<BTreeMap<ResourceName, Token>> {
+    let names: BTreeSet<&str> = names.map(|n| n.as_str()).collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let lock = db.dialect().for_update;
+    let mut s = db.stmt();
+    let list = s.in_texts(names);
+    let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {lock}"));
+    let rows = db.query("lock resources", &sql)?;
+    Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
+}
+
 fn lock_orphans(db: &mut dyn Db, owner: Incarnation, ids: &[TaskId]) -> StoreResult<Vec<OrphanRow>> {
     if ids.is_empty() {
         return Ok(Vec::new());

@@ -31,7 +31,9 @@ pub fn a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself(rig
         ));
     }
     let id = keyed.as_i64();
-    rig.sql(&format!("UPDATE resource SET owner = {owner}, owner_task = {id}, token = (SELECT token FROM task WHERE id = {id})"));
+    rig.sql(&format!(
+        "UPDATE resource SET owner = {owner}, owner_task = {id}, token = (SELECT token FROM task WHERE id = {id})"
+    ));
     // Once per T; some more for a busy host.
     for task in [plain, keyed, behind] {
         rig.wait_state(task, TaskState::Done, Duration::from_secs(8));
