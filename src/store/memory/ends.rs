@@ -155,7 +155,10 @@ impl State {
         if self.tasks.get(&held.task).is_some_and(|task| task.held(held.task) == Some(*held)) {
             return FinishState::Open;
         }
-        let archived = self.archive.get(&held.task).is_some_and(|task| task.nonce == Some(held.nonce));
+        let archived = self
+            .archive
+            .get(&held.task)
+            .is_some_and(|task| task.nonce == Some(held.nonce) && task.state == TaskState::Done);
         let mut attempts = self.attempts.get(&held.task).into_iter().flatten();
         let written = attempts.any(|row| row.nonce == held.nonce && self.is_by_its_engine(row));
         if archived || written { FinishState::Written } else { FinishState::Refused }

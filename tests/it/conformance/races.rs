@@ -13,7 +13,7 @@ use crate::support::builders::*;
 use crate::support::databases::Rig;
 
 /// Far more than any of these needs; a race that hangs fails here instead of for ever.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn in_threads<T: Send>(rig: &Rig, count: usize, body: impl Fn(usize, Arc<dyn Store>) -> T + Sync) -> Vec<T> {
     let stores: Vec<_> = (0..count).map(|_| rig.another()).collect();
