@@ -226,7 +226,7 @@ ids() {
 repeated() {
     cli task list --kind import --state done --limit $((TOTAL + 1)) --output jsonl | perl "$HERE/flatten.pl" |
         awk -F'\t' '
-            $2 == "id" { id[$1] = $3 }
+            $2 == "task" { id[$1] = $3 }
             $2 == "attempt" && $3 > 1 { many[$1] }
             END { for (n in many) print id[n] }' | sort -n
 }
@@ -242,7 +242,7 @@ takeovers() {
                 if (key == "engine") engine[i] = $3
                 if (key == "result") result[i] = $3
                 if (key == "started_at") start[i] = $3
-                if (key == "ended_at" || key == "finished_at") stop[i] = $3
+                if (key == "ended_at") stop[i] = $3
                 if (i > last) last = i
             }
             END {

@@ -1,1 +1,19 @@
-fn main() {}
+//! The health check for monitoring systems and cron.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use rekindle::health::{args, gather, render};
+
+fn main() -> ExitCode {
+    let (text, code) = match args::parse(std::env::args_os()) {
+        Err(refusal) => (refusal.text, refusal.exit_code),
+        Ok(args) => {
+            let result = gather::check(&args);
+            (render::render(&result, &args.style()), render::exit_code(&result, args.is_exit_ok))
+        }
+    };
+    // A monitor that closed the pipe still gets the exit code.
+    std::io::stdout().write_all(text.as_bytes()).ok();
+    ExitCode::from(code)
+}

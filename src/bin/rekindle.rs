@@ -1,1 +1,5 @@
-fn main() {}
+//! The maintenance program: what operators and scripts type.
+
+fn main() -> std::process::ExitCode {
+    rekindle::cli::main()
+}

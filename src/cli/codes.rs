@@ -13,8 +13,8 @@ macro_rules! codes {
 
 codes! {
     /// Wrong usage that clap cannot see.
-    USAGE = "E101", "The command line does not make sense as a whole: a selector is missing, or two flags \
-exclude each other. Nothing was changed. A verb without any selector never means \"everything\": write --all \
+    USAGE = "E101", "The command line does not make sense: a verb or flag is not known, a value cannot be read, a \
+selector is missing, or two flags exclude each other. Nothing was changed. A verb without any selector never means \"everything\": write --all \
 if you mean it.";
     /// Consent is missing.
     CONSENT = "E102", "The command changes much or cannot be undone, so it wants consent. On a terminal it asks; \
@@ -53,9 +53,21 @@ migrate --dry-run, then do it with: rekindle db migrate";
     /// The schema is ahead.
     SCHEMA_NEW = "E311", "The database's schema is newer than this program knows: a newer release has \
 migrated it. Upgrade this host's package. An old program never writes into a schema that it does not know.";
+    /// Not a database that may be used.
+    NOT_USABLE = "E312", "What is at this address is not a database that rekindle may use: a file that is \
+something else, a network file system, a database of another program, or one that was only half restored. Look at \
+the address (rekindle config show --origin database) before you change anything there.";
+    /// The outcome of a write is not known.
+    UNKNOWN_OUTCOME = "E313", "The connection broke, or the time was over, while a change was under way: it may or may \
+not have been done. Look first (rekindle task list, rekindle engine list), then repeat what is missing.";
+    /// No space left.
+    DISK_FULL = "E321", "The database has no space left, so it refused the change as a whole; nothing was half \
+done. Make space on the database's disk. Engines keep beating as long as the database can still update rows in \
+place, and stop their tasks when it cannot.";
     /// The database or a file says no.
     NOT_PERMITTED = "E320", "The database or the file system does not permit it: a read-only role, a standby \
-server, or missing grants. rekindle db grants --role operator prints what the role needs.";
+server, or missing grants. Reading needs SELECT on all of rekindle's tables; engines and this program's changes need \
+INSERT, UPDATE and DELETE too. rekindle doctor says what it finds.";
     /// No such engine.
     NO_ENGINE = "E401", "No engine of this name is known to the cluster. Engines are called by the name of \
 their configuration, which is the short host name unless engine.name says otherwise. Stopped and fenced ones are \
@@ -64,7 +76,7 @@ forgotten after retention.engines.";
     NAMESAKE = "E402", "An engine of this name is alive elsewhere, so this one did not start: two engines \
 with one name would be told the same and mistaken for each other. Stop the other, or give this one its own \
 engine.name. If the other is dead for certain but not yet fenced, wait for its takeover time (12.5s with balanced \
-timing), or: rekindle engine fence NAME";
+timing), then start again.";
     /// The engine is alive or owns tasks.
     ENGINE_BUSY = "E403", "The engine is alive or still owns tasks, so the command would lose something. \
 Drain it first: rekindle engine drain NAME --wait";
@@ -77,12 +89,19 @@ canceled tasks leave the archive after retention.done and retention.canceled.";
     /// No such kind.
     NO_KIND = "E502", "No kind of this name is known. Kinds of commands are in the configuration ([kind.NAME]); \
 kinds of Rust handlers are known while an engine that has them is alive.";
+    /// No such resource.
+    NO_RESOURCE = "E506", "No resource of this name is known: no unfinished task names it, and none has owned it lately. \
+Resources come into being with the first task that names them, and idle ones are forgotten.";
     /// The task's state does not allow it.
     TASK_STATE = "E503", "The task is in a state in which the command means nothing, such as retrying a task that \
-runs. rekindle task show ID tells its state, rekindle task why ID why it does not run.";
+runs. rekindle task show ID tells its state and its history.";
     /// `--expect` or the like did not hold.
     CHANGED = "E504", "What the command would act on has changed since it was counted (--expect). Nothing was \
 changed. Run it again with --dry-run and look at the new number.";
+    /// The demo did not hold.
+    DEMO_FAILED = "E410", "The demo did not show what it promises: a program was missing, a takeover took longer than \
+promised, or something was left running. Its directory holds the log of each engine. On a very busy host a takeover \
+can take longer; run it again when the host is quiet.";
     /// A payload or name was refused.
     BAD_TASK = "E505", "The task was not added: its payload is too large or not what it claims to be, or a \
 name in it is not allowed. Nothing was changed.";

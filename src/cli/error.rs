@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::codes;
 use super::exit::Exit;
+use super::human::one_line;
 use crate::config::{ConfigErrors, DatabaseUrl, Origin};
 
 /// What went wrong, for the person in front of the terminal.
@@ -64,13 +65,14 @@ impl CliError {
 
     /// The whole text, with a line feed at its end.
     pub fn render(&self) -> String {
-        let mut text = format!("error[{}]: {}\n", self.code, self.what);
+        let mut text = format!("error[{}]: {}\n", self.code, one_line(&self.what));
         let next = (!self.next.is_empty()).then(|| self.next.join("\n").into_boxed_str());
         let parts = [("tried", &self.tried), ("cause", &self.cause), ("effect", &self.effect), ("next", &next)];
         for (label, part) in parts {
             for (row, line) in part.iter().flat_map(|part| part.lines()).enumerate() {
                 let label = if row == 0 { label } else { "" };
-                text.push_str(format!("  {label:<7}  {line}").trim_end());
+                // Texts of drivers and of people must not drive the terminal.
+                text.push_str(format!("  {label:<7}  {}", one_line(line)).trim_end());
                 text.push('\n');
             }
         }
@@ -123,20 +125,15 @@ impl CliError {
     }
 
     /// The schema is behind this program.
-    pub fn schema_too_old(found: u32, wanted: u32) -> Self {
-        Self::new(
-            codes::SCHEMA_OLD,
-            Exit::Config,
-            format!("the database has schema {found}, this program needs {wanted}"),
-        )
-        .effect("nothing was changed")
-        .next("rekindle db migrate --dry-run")
-        .next("rekindle db migrate")
+    pub fn schema_too_old(what: impl Into<String>) -> Self {
+        Self::new(codes::SCHEMA_OLD, Exit::Config, what)
+            .effect("nothing was changed")
+            .next("rekindle db migrate --dry-run")
+            .next("rekindle db migrate")
     }
 
     /// The schema is ahead of this program.
-    pub fn schema_too_new(found: u32, wanted: u32) -> Self {
-        let what = format!("the database has schema {found}, this program knows schemas up to {wanted}");
+    pub fn schema_too_new(what: impl Into<String>) -> Self {
         Self::new(codes::SCHEMA_NEW, Exit::Config, what)
             .effect("nothing was changed")
             .next("rekindle version")
@@ -165,7 +162,7 @@ impl CliError {
 
     /// No such kind, with a guess.
     pub fn no_kind<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::not_found(codes::NO_KIND, "kind", name, known).next("rekindle kind list")
+        Self::not_found(codes::NO_KIND, "kind", name, known).next("rekindle config show kind")
     }
 
     /// No such task.
@@ -235,7 +232,7 @@ mod tests {
 
     #[test]
     fn errors_end_with_the_codes_of_the_manual() {
-        assert_eq!(CliError::schema_too_old(6, 7).exit.code(), 78);
+        assert_eq!(CliError::schema_too_old("old").exit.code(), 78);
         assert_eq!(CliError::not_permitted("cannot write", "read-only transaction").exit.code(), 77);
         assert_eq!(CliError::consent("purge", "--yes").exit.code(), 3);
         assert_eq!(CliError::timeout("app4 still runs 3 tasks after 15s").exit.code(), 5);

@@ -2,12 +2,16 @@
 //! becomes an exit code. One verb lives in one file below `manage/`.
 
 pub mod codes;
+pub mod consent;
 pub mod error;
 pub mod exit;
 pub mod explain;
 pub mod human;
 pub mod manage;
 pub mod output;
+pub mod program;
+pub mod session;
+pub mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +20,7 @@ use std::time::Duration;
 pub use error::CliError;
 pub use exit::Exit;
 pub use output::Format;
+pub use program::main;
 
 use crate::config::{Host, LoadOptions, Loaded, Origin, Override, load};
 

@@ -132,6 +132,12 @@ pub fn document(schema: &str, now: Timestamp, fields: &[(&str, Value)]) -> Strin
     format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
 }
 
+/// The fields as one object on one line, for `-o jsonl`.
+pub fn line(fields: &[(&str, Value)]) -> String {
+    let object: serde_json::Map<String, Value> = fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    format!("{}\n", Value::Object(object))
+}
+
 /// Whether everything was written, or the reader went away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {

@@ -10,6 +10,7 @@ use signal_hook::iterator::{Handle, Signals};
 use parking_lot::Mutex;
 
 use super::chain;
+use super::settings::{self, Missing};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::engine::heartbeat::LifeError;
@@ -36,15 +37,7 @@ pub fn run(config: &Config) -> i32 {
         Ok(handle) => handle,
         Err(error) => return failed("could not handle signals", &error),
     };
-    let stores =
-        super::settings::store_to_set_up(config).and_then(|first| Ok((first, super::settings::store(config)?)));
-    let (first, store) = match stores {
-        Ok(stores) => stores,
-        Err(error) => return store_failed(&error),
-    };
-    let prepared = prepare(&*first, &told);
-    drop(first);
-    match prepared {
+    match settings::store(config, Missing::Make).and_then(|store| prepare(&*store, &told)) {
         Ok(true) => {}
         Ok(false) => {
             let _ = link.as_ref().map(|link| link.goodbye(0));
@@ -52,7 +45,11 @@ pub fn run(config: &Config) -> i32 {
         }
         Err(error) => return store_failed(&error),
     }
-    let options = super::settings::options(config, state.id());
+    let store = match settings::store(config, Missing::Refuse) {
+        Ok(store) => store,
+        Err(error) => return store_failed(&error),
+    };
+    let options = settings::options(config, state.id());
     match Engine::start_as(store, options, Role::Daemon, link) {
         Ok(engine) => serve(engine, &told, &handle),
         Err(error) => failed("could not start", &error),

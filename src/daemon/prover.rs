@@ -3,6 +3,7 @@
 //! Short-lived: the guard gives it q. It takes over in the same pass, so that peers find the tasks ready
 //! at once instead of at their next sweep; if it dies half way, their sweep goes on.
 
+use super::settings::Missing;
 use crate::config::Config;
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::Incarnation;
@@ -21,7 +22,8 @@ pub fn run(config: &Config, arguments: &[String]) -> i32 {
         log::error!("wants an incarnation and a proof, got {arguments:?}");
         return 2;
     };
-    let proved = super::settings::store(config).and_then(|store| prove(&*store, config, incarnation, proof));
+    let proved =
+        super::settings::store(config, Missing::Refuse).and_then(|store| prove(&*store, config, incarnation, proof));
     match proved {
         Ok(()) => 0,
         Err(error) => {

@@ -32,22 +32,21 @@ pub fn places(config: &Config, application: &str) -> (Vec<Settings>, Vec<Setting
     (work, beats)
 }
 
-/// Opens the store of an engine. A SQLite file that is not there is an outage: an engine that made an
-/// empty one in its place would go on as if there had never been any work.
-pub fn store(config: &Config) -> StoreResult<Arc<dyn Store>> {
-    open_with(config, |_| {})
+/// Whether a SQLite file that is not there is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Yes: at the first start.
+    Make,
+    /// No: a running engine whose file is gone must not begin a new one beside its tasks.
+    Refuse,
 }
 
-/// The same for the first look at the start, which makes a SQLite file that is not there.
-pub fn store_to_set_up(config: &Config) -> StoreResult<Arc<dyn Store>> {
-    open_with(config, |place| place.create = true)
-}
-
-fn open_with(config: &Config, change: impl Fn(&mut Settings)) -> StoreResult<Arc<dyn Store>> {
+/// Opens the store of an engine.
+pub fn store(config: &Config, missing: Missing) -> StoreResult<Arc<dyn Store>> {
     let (mut work, beats) = places(config, &format!("rekindle {}", config.engine.name));
     work.iter_mut().for_each(|place| {
+        place.create = missing == Missing::Make;
         place.cache_kib = 1_000;
-        change(place);
     });
     open(work, beats, config.database.max_connections)
 }

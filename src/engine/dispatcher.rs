@@ -23,6 +23,9 @@ use crate::protocol::task::Wish;
 use crate::protocol::time::LeaseInstant;
 use crate::store::{Claim, ClaimScope, Claimed, KindWork, StoreError};
 
+/// Handler tasks that are claimed and whose ends are not written: at most this many times `ahead`.
+const UNWRITTEN_FACTOR: usize = 4;
+
 /// See the module.
 pub struct Dispatcher {
     shared: Arc<Shared>,
@@ -32,6 +35,9 @@ pub struct Dispatcher {
     alone_since: Option<(LeaseInstant, Duration)>,
     failed: bool,
 }
+
+/// How long an engine stops claiming so that it can take a task that must run alone.
+const EMPTY_MAX: Duration = Duration::from_secs(60);
 
 /// What one pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,9 +85,12 @@ impl Dispatcher {
             return (0, 0);
         }
         let slots = (self.shared.options.slots as usize).saturating_sub(running.count(|entry| entry.takes_slot));
-        let ahead = self.shared.options.ahead.saturating_sub(self.shared.jobs.1.len());
+        let most = self.shared.options.ahead;
+        // Handlers may be faster than the database takes their ends in: those wait in memory, so they count.
+        let unwritten = (most * UNWRITTEN_FACTOR).saturating_sub(running.unwritten());
+        let ahead = most.saturating_sub(self.shared.jobs.1.len()).min(unwritten);
         // A claim of a few tasks costs as much as one of many.
-        let ahead = if ahead * 2 < self.shared.options.ahead { 0 } else { ahead };
+        let ahead = if ahead * 2 < most { 0 } else { ahead };
         (slots, ahead)
     }
 
@@ -135,6 +144,12 @@ impl Dispatcher {
         let now = self.shared.clock.lease_now();
         let (since, patience) =
             *self.alone_since.get_or_insert_with(|| (now, Duration::from_millis(fastrand::u64(1_000..5_000))));
+        if now.since(since) >= patience + EMPTY_MAX {
+            // Long tasks run here: another engine may be empty sooner. Claim again, and try later.
+            let later = Duration::from_secs(fastrand::u64(60..300));
+            self.alone_since = Some((now, later));
+        }
+        let (since, patience) = self.alone_since.unwrap_or((since, patience));
         now.since(since) >= patience
     }
 
@@ -143,6 +158,8 @@ impl Dispatcher {
             return Pass::default();
         }
         for found in work.iter().filter(|found| found.alone) {
+            let timeout = self.shared.options.statement_timeout;
+            self.shared.pulses.dispatcher.turn(self.shared.clock.lease_now(), timeout * 2);
             let Some(kind) = self.shared.options.kinds.get(&found.kind).cloned() else { continue };
             let got = self.claim(incarnation, &found.kind, &kind, ClaimScope::Alone, 1);
             if got > 0 {
@@ -153,7 +170,14 @@ impl Dispatcher {
         Pass::default()
     }
 
-    fn claim(&mut self, incarnation: Incarnation, name: &KindName, kind: &Kind, scope: ClaimScope, limit: usize) -> usize {
+    fn claim(
+        &mut self,
+        incarnation: Incarnation,
+        name: &KindName,
+        kind: &Kind,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> usize {
         let nonce = Nonce::new(fastrand::i64(1..));
         let claim = Claim {
             incarnation,

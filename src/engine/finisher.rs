@@ -14,7 +14,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::lane::Lane;
 use super::running::Entry;
-use super::shared::{Report, Shared};
+use super::shared::{Phase, Report, Shared};
 use super::stop::Ending;
 use crate::handlers::{Ended, StopKind};
 use crate::protocol::ids::Incarnation;
@@ -51,6 +51,10 @@ impl Finisher {
         let patience = self.shared.options.statement_timeout + Duration::from_secs(1);
         self.shared.pulses.finisher.turn(now, patience * 2);
         self.gather();
+        if self.failed > 0 {
+            // Errors may come back at once (a refused connection): without this wait a full batch would spin.
+            self.shared.stop.wait(Ending::All, self.retry_delay());
+        }
         if !self.pending.is_empty() {
             self.write();
         }
@@ -97,7 +101,7 @@ impl Finisher {
     }
 
     fn retry_delay(&self) -> Duration {
-        Duration::from_millis(50) * 2u32.saturating_pow(self.failed.min(5))
+        Duration::from_millis(50) * 2u32.saturating_pow(self.failed.min(4))
     }
 
     fn take(&mut self, report: Report) {
@@ -139,6 +143,18 @@ impl Finisher {
                 self.failed += 1;
                 self.pending.extend(batch.iter().map(|end| (incarnation, end.clone())));
             }
+            Err(StoreError::Broken { step, source }) if batch.len() > 1 => {
+                // One of them cannot be written: it must not keep the others.
+                log::error!("could not write {} ends of attempts ({step}: {source}): one by one", batch.len());
+                for end in batch.iter() {
+                    self.write_for(incarnation, vec![end.clone()]);
+                }
+            }
+            Err(StoreError::Broken { step, source }) if self.failed > PLAIN_AFTER => {
+                log::error!("could not write the end of a task ({step}: {source}): leaving its texts out");
+                self.failed += 1;
+                self.pending.extend(batch.iter().map(|end| (incarnation, without_texts(end))));
+            }
             Err(error) => {
                 // Kept and tried again: a full disk or a missing right is a person's to mend, and the
                 // result must not be lost meanwhile.
@@ -158,23 +174,43 @@ impl Finisher {
             }
         }
         self.shared.running.reported(ends.iter().map(|end| &end.held));
-        if frees_line {
+        // What is written makes room for claims ahead.
+        if frees_line || self.shared.wants_ahead() {
             self.shared.wake_dispatcher();
         }
     }
 
     fn read_back(&mut self, incarnation: Incarnation, ends: &[Finish]) {
+        let mut is_away = false;
         for end in ends {
+            if is_away {
+                self.pending.push((incarnation, end.clone()));
+                continue;
+            }
             let held = end.held;
             let timeout = self.shared.options.statement_timeout;
+            self.shared.pulses.finisher.turn(self.shared.clock.lease_now(), timeout * 2);
             match self.lane.call("read an end back", timeout, move |store| store.read_finish(&held)) {
                 Ok(FinishState::Written) => self.shared.running.reported([&held]),
                 // Written again, under the same token and nonce: open or still unknown, because it may be
                 // needed; not this engine's any more, because the database counts what it refuses.
-                Ok(FinishState::Open | FinishState::Refused) | Err(_) => self.pending.push((incarnation, end.clone())),
+                Ok(FinishState::Open | FinishState::Refused) => self.pending.push((incarnation, end.clone())),
+                Err(_) => {
+                    is_away = true;
+                    self.pending.push((incarnation, end.clone()));
+                }
             }
         }
     }
+}
+
+/// After so many failures an end that the database calls wrong is written without what people or programs
+/// put into it: the state of the task matters more than its texts.
+const PLAIN_AFTER: u32 = 3;
+
+fn without_texts(end: &Finish) -> Finish {
+    let detail = end.detail.is_some().then(|| "its texts could not be stored".to_owned());
+    Finish { detail, value: None, output: Vec::new(), ..end.clone() }
 }
 
 /// The database has counted it.
@@ -192,7 +228,11 @@ fn say_refused(end: &Finish) {
 /// What is written for an end; `None` if the next registration does it.
 fn to_finish(shared: &Shared, entry: &Entry, ended: Ended) -> Option<Finish> {
     let was_stopped_for = entry.control.as_ref().and_then(|control| control.requested()).map(|stop| stop.kind);
-    if was_stopped_for == Some(StopKind::LeaseLost) && ended.result == AttemptResult::HandedBack {
+    let is_over = {
+        let life = shared.life();
+        life.phase.has_ended() || life.phase == Phase::Out || life.incarnation != Some(entry.incarnation)
+    };
+    if is_over && was_stopped_for == Some(StopKind::LeaseLost) && ended.result == AttemptResult::HandedBack {
         return None;
     }
     let task = &entry.task;

@@ -34,12 +34,13 @@ pub fn guard_loop(shared: &Arc<Shared>) {
 }
 
 fn die(shared: &Arc<Shared>, state: GuardState) -> ! {
-    log::error!("the guard is {}: killing all tasks and dying", if state == GuardState::Gone { "gone" } else { "silent" });
     if let Some(commands) = &shared.commands {
         commands.spawner().close_gate();
     }
     let me = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let report = kill_below(me, Root::Excluded, &[], shared.options.timing.kill_budget());
+    // Said after the deed: a log that nobody reads any more may block.
+    log::error!("the guard is {}: killed all tasks, dying", if state == GuardState::Gone { "gone" } else { "silent" });
     if !report.is_clean() {
         log::error!("these processes do not die: {:?}", report.left);
     }

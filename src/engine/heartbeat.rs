@@ -27,16 +27,14 @@ use crate::protocol::lease::{Lease, LeasePhase};
 use crate::protocol::task::{OnLeaseLoss, Wish};
 use crate::protocol::time::LeaseInstant;
 use crate::store::{
-    Beat, BeatAnswer, BeatOutcome, FormerLife, Held, Namesake, RegisterOutcome, Registration, StoreError,
+    Beat, BeatAnswer, BeatOutcome, Fence, FormerLife, Held, Namesake, RegisterOutcome, Registration, StoreError,
 };
 
 /// Why the heartbeat ends the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum LifeError {
     /// A live engine elsewhere has this name.
-    #[error(
-        "engine name {name:?} is taken by a live engine on host {host} (process {pid}, last beat {age:.1}s ago)"
-    )]
+    #[error("engine name {name:?} is taken by a live engine on host {host} (process {pid}, last beat {age:.1}s ago)")]
     NameTaken {
         /// The name.
         name: String,
@@ -67,16 +65,25 @@ pub struct Heartbeat {
     lane: Lane,
     former: Option<(Incarnation, Proof)>,
     failed: u32,
-    /// It has registered before.
-    has_lived: bool,
     said: Option<String>,
+    namesake: Option<NamesakeWatch>,
+    standing_since: Option<LeaseInstant>,
+}
+
+/// A namesake whose beat is being watched.
+#[derive(Debug, Clone, Copy)]
+struct NamesakeWatch {
+    incarnation: Incarnation,
+    beat: i64,
+    seen_at: LeaseInstant,
+    looked_at: LeaseInstant,
 }
 
 impl Heartbeat {
     /// Of an engine.
     pub fn new(shared: Arc<Shared>) -> Self {
         let lane = Lane::new("beat", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
-        Self { shared, lane, former: None, failed: 0, has_lived: false, said: None }
+        Self { shared, lane, former: None, failed: 0, said: None, namesake: None, standing_since: None }
     }
 
     /// One pass.
@@ -105,6 +112,9 @@ impl Heartbeat {
             self.shared.stop.ask(Ending::HandBack);
             return Ok(self.in_(Duration::from_millis(50)));
         }
+        if self.former.is_some() && !self.flush_reports() {
+            return Ok(self.in_(Duration::from_millis(50)));
+        }
         let registration = self.registration();
         let incarnation = registration.incarnation;
         if let Some(guard) = &self.shared.guard
@@ -125,15 +135,35 @@ impl Heartbeat {
                 self.say_once(format!("could not register: {}", error.chain()));
                 Ok(self.in_(self.shared.options.timing.retry_after(self.failed).max(Duration::from_millis(100))))
             }
-            // A full disk, and a standby that is not promoted yet, get better without a restart.
-            Err(error @ (StoreError::ReadOnly { .. } | StoreError::Full { .. })) if self.has_lived => {
+            // An engine that comes back has `continue` tasks to keep and a place to come back to: a standby
+            // that is not promoted yet, a full disk, a wrong password are waited out. A first start is not.
+            Err(error) if self.former.is_some() && !matches!(error, StoreError::Schema(_)) => {
                 self.failed += 1;
-                self.say_once(format!("could not register: {}", error.chain()));
-                Ok(self.in_(self.shared.options.timing.heartbeat_interval() / 2))
+                self.say_once(format!("could not come back yet: {}", error.chain()));
+                Ok(self.in_(self.shared.options.timing.heartbeat_interval()))
             }
-            // At the start somebody is there to read it.
             Err(error) => Err(LifeError::Store(error)),
         }
+    }
+
+    /// Registering hands back what the former life still owns in the database; results that only wait to be
+    /// written would then be refused and their tasks run again. So they go first, as soon as the database
+    /// answers at all. False while it does not; a report that cannot be written is not waited for long.
+    fn flush_reports(&mut self) -> bool {
+        if self.shared.running.unreported_count() == 0 {
+            return true;
+        }
+        let timeout = self.shared.options.timing.query_timeout();
+        if let Err(error) = self.lane.call("look whether the database answers", timeout, |store| store.meta()) {
+            self.say_once(format!("could not register: {}", error.chain()));
+            return false;
+        }
+        let clock = &self.shared.clock;
+        let until = clock.lease_now().after(Duration::from_millis(1_500));
+        while self.shared.running.unreported_count() > 0 && clock.lease_now() < until {
+            self.shared.stop.wait(Ending::All, Duration::from_millis(20));
+        }
+        true
     }
 
     fn registration(&self) -> Registration {
@@ -163,12 +193,16 @@ impl Heartbeat {
 
     fn continuing(&self) -> Vec<Held> {
         let entries = self.shared.running.entries();
-        entries.iter().filter(|e| e.on_lease_loss == OnLeaseLoss::Continue).map(|e| e.task.held).collect()
+        entries
+            .iter()
+            .filter(|e| e.on_lease_loss == OnLeaseLoss::Continue)
+            .filter(|e| e.control.as_ref().is_some_and(|control| control.requested().is_none()))
+            .map(|e| e.task.held)
+            .collect()
     }
 
     fn enter(&mut self, incarnation: Incarnation, adopted: &[Held]) {
         self.failed = 0;
-        self.has_lived = true;
         self.former = None;
         self.say_once(String::new());
         {
@@ -200,12 +234,53 @@ impl Heartbeat {
             self.former = Some((namesake.incarnation, proof));
             return Ok(self.in_(Duration::ZERO));
         }
+        if let Some(step) = self.watch_namesake(namesake) {
+            return Ok(step);
+        }
         Err(LifeError::NameTaken {
             name: self.shared.options.name.to_string(),
             host: namesake.host.clone(),
             pid: namesake.pid,
             age: namesake.last_beat_age.as_secs_f64(),
         })
+    }
+
+    /// A namesake elsewhere (or from before a reboot) may be dead with nobody left to fence it: after a power
+    /// cut every row of the cluster looks live. So it is watched like any peer, by this process's own clock:
+    /// if its beat moves, the name is taken; if it stands still for its T, it is fenced. `None`: it beats.
+    fn watch_namesake(&mut self, namesake: &Namesake) -> Option<Step> {
+        let now = self.shared.clock.lease_now();
+        let lapse = self.shared.options.timing.lease() / 2;
+        let same = |w: &NamesakeWatch| w.incarnation == namesake.incarnation && now.since(w.looked_at) <= lapse;
+        let watch = match self.namesake.filter(same) {
+            Some(watch) if watch.beat != namesake.beat => return None,
+            Some(watch) => NamesakeWatch { looked_at: now, ..watch },
+            None => {
+                log::warn!(
+                    "an engine of this name ({} on host {}, process {}) is not known to be dead: watching its beat",
+                    namesake.incarnation,
+                    namesake.host,
+                    namesake.pid
+                );
+                NamesakeWatch { incarnation: namesake.incarnation, beat: namesake.beat, seen_at: now, looked_at: now }
+            }
+        };
+        self.namesake = Some(watch);
+        if now.since(watch.seen_at) >= namesake.takeover_after {
+            self.fence_namesake(watch);
+        }
+        Some(self.in_(Duration::from_millis(100)))
+    }
+
+    fn fence_namesake(&mut self, watch: NamesakeWatch) {
+        let by = self.shared.options.name.to_string();
+        let fence = Fence { incarnation: watch.incarnation, beat: Some(watch.beat), proof: Proof::Expiry, by };
+        let timeout = self.shared.options.timing.query_timeout();
+        match self.lane.call("fence", timeout, move |store| store.fence(&fence)) {
+            Ok(outcome) => log::warn!("the namesake {} did not beat for its T: {outcome:?}", watch.incarnation),
+            Err(error) => log::warn!("could not fence the namesake: {}", error.chain()),
+        }
+        self.namesake = None;
     }
 
     // ---- beating ------------------------------------------------------------------------------------
@@ -216,9 +291,10 @@ impl Heartbeat {
         let sent_at = shared.clock.lease_now();
         let Some(incarnation) = shared.life().incarnation else { return self.in_(timing.heartbeat_interval()) };
         if let Some(name) = shared.pulses.standing(sent_at) {
-            log::error!("the {name} loop stands still: no heartbeat is sent until it turns");
+            self.complain_of(name, sent_at);
             return Step::Next(sent_at.after(timing.heartbeat_interval() / 4));
         }
+        self.standing_since = None;
         let beat = Beat {
             incarnation,
             mode: shared.mode(),
@@ -231,6 +307,8 @@ impl Heartbeat {
                 self.accepted(incarnation, sent_at, &answer);
                 Step::Next(sent_at.after(timing.jittered_interval(fastrand::f64())))
             }
+            // Its own goodbye was faster than this beat.
+            Ok(BeatOutcome::Gone) if shared.stop.ending() >= Ending::Loops => self.in_(timing.heartbeat_interval()),
             Ok(BeatOutcome::Gone) => {
                 log::error!("engine {incarnation} was fenced: stopping everything it runs");
                 super::over::end_life(&shared, incarnation, super::over::Why::Fenced);
@@ -244,11 +322,29 @@ impl Heartbeat {
         }
     }
 
+    /// A loop that stands still ends the lease, and with it all tasks; one that never turns again would
+    /// leave a process that can do nothing and never ends. Where there is a guard, it takes over from there.
+    fn complain_of(&mut self, name: &str, now: LeaseInstant) {
+        let since = *self.standing_since.get_or_insert_with(|| {
+            log::error!("the {name} loop stands still: no heartbeat is sent until it turns");
+            now
+        });
+        if self.shared.guard.is_some() && now.since(since) > self.shared.options.timing.dead_after() {
+            log::error!("the {name} loop has not turned for {:?}: aborting", now.since(since));
+            std::process::abort();
+        }
+    }
+
     fn accepted(&self, incarnation: Incarnation, sent_at: LeaseInstant, answer: &BeatAnswer) {
         let shared = &self.shared;
-        let (lease, went_back) = {
+        let (lease, doubt) = {
             let mut life = shared.life.lock();
             if life.incarnation != Some(incarnation) || life.phase.has_ended() {
+                return;
+            }
+            // The old lease ran out before this answer came: the supervisors of commands have seen it too
+            // and are stopping what runs, so the life is over whatever the answer says.
+            if life.phase == Phase::Live && life.lease.phase(shared.clock.lease_now()) != LeasePhase::Valid {
                 return;
             }
             life.lease.accept(sent_at);
@@ -261,14 +357,17 @@ impl Heartbeat {
             life.beat = answer.beat;
             life.wanted = answer.wanted;
             life.wanted_deadline = answer.wanted_deadline;
-            life.meta = Some(answer.meta.clone());
-            (life.lease, went_back)
+            // Before anything is claimed under it: a database that came back older gives out tokens that
+            // were given out before.
+            let doubt = self.doubt(answer, went_back);
+            life.meta = Some(answer.meta.clone()).filter(|_| doubt.is_none());
+            (life.lease, doubt)
         };
         self.open_gate(&lease);
-        let _ = shared.own_beats.0.try_send(sent_at);
+        let _ = shared.own_beats.0.send(sent_at);
         self.obey_wishes(&answer.wishes);
         self.obey_deadline(answer);
-        self.check_epoch(answer, went_back);
+        self.check_epoch(answer, doubt);
         shared.wake_dispatcher();
         super::host::notify_systemd(shared);
     }
@@ -296,7 +395,8 @@ impl Heartbeat {
         let kinds = &self.shared.options.kinds;
         self.shared.running.for_each(|entry| {
             let held = &entry.task.held;
-            let Some((_, _, wish)) = wishes.iter().find(|(id, token, _)| *id == held.task && *token == held.token) else {
+            let Some((_, _, wish)) = wishes.iter().find(|(id, token, _)| *id == held.task && *token == held.token)
+            else {
                 return;
             };
             let kind = match wish {
@@ -313,56 +413,66 @@ impl Heartbeat {
         });
     }
 
-    /// A drain's deadline is over, by the database's clock: what still runs is handed back. (A stop has its
-    /// own eye on it while it waits.)
+    /// A drain or stop whose deadline is over: what still runs is killed and handed back. The engine goes
+    /// on beating; for a stop its end follows when nothing runs.
     fn obey_deadline(&self, answer: &BeatAnswer) {
-        let is_over = answer.wanted_deadline.is_some_and(|deadline| answer.meta.now >= deadline);
-        if answer.wanted != Wanted::Drain || !is_over {
+        let is_due = answer.wanted_deadline.is_some_and(|deadline| answer.meta.now >= deadline);
+        if !is_due || !matches!(answer.wanted, Wanted::Drain | Wanted::Stop) {
             return;
         }
         let now = self.shared.clock.lease_now();
         let kill_at = now.after(self.shared.options.timing.kill_budget());
         self.shared.running.for_each(|entry| {
             if let Some(control) = entry.control.as_ref().filter(|control| control.requested().is_none()) {
-                log::info!("the deadline of the drain is over: handing task {} back", entry.task.held.task);
+                log::warn!("the deadline is over: handing task {} back", entry.task.held.task);
                 control.stop(StopKind::HandBack, now, kill_at);
             }
         });
     }
 
-    /// Raises the epoch if the database may have lost commits, and checks what is held after a raise.
-    fn check_epoch(&self, answer: &BeatAnswer, went_back: bool) {
-        let meta = &answer.meta;
-        let known = *self.shared.known_epoch.lock();
-        let reason = if !meta.identity_matches {
+    /// Why the database may have lost commits, if it may.
+    fn doubt(&self, answer: &BeatAnswer, went_back: bool) -> Option<&'static str> {
+        if !answer.meta.identity_matches {
             Some("the database's identity changed")
-        } else if meta.epoch < known {
+        } else if answer.meta.epoch < *self.shared.known_epoch.lock() {
             Some("the epoch went back")
         } else if went_back {
             Some("a heartbeat counter went back")
         } else {
             None
-        };
-        let Some(reason) = reason else {
+        }
+    }
+
+    /// Raises the epoch if the database may have lost commits, and has what is held checked after a raise.
+    fn check_epoch(&self, answer: &BeatAnswer, doubt: Option<&'static str>) {
+        let meta = &answer.meta;
+        let known = *self.shared.known_epoch.lock();
+        let Some(reason) = doubt else {
             if meta.epoch > known && known.as_i64() > 0 {
                 self.shared.reconcile.store(true, Ordering::Release);
             }
             self.shared.remember_epoch(meta.epoch);
             return;
         };
-        log::error!("{reason}: commits may be lost, raising the epoch");
-        let (store, from) = (Arc::clone(&self.shared.store), meta.epoch);
-        let at_least = Epoch::new(known.as_i64().max(from.as_i64()) + 1);
         self.shared.reconcile.store(true, Ordering::Release);
+        if self.shared.raising.swap(true, Ordering::AcqRel) {
+            // One raise at a time; the next beat tells whether it is still needed.
+            return;
+        }
+        log::error!("{reason}: commits may be lost, raising the epoch");
+        let (shared, from) = (Arc::clone(&self.shared), meta.epoch);
+        let at_least = Epoch::new(known.as_i64().max(from.as_i64()) + 1);
         // Not on the beat's own lane: a raise that hangs must not cost a heartbeat.
         let spawned = std::thread::Builder::new().name("raise-epoch".into()).spawn(move || {
-            match store.raise_epoch(from, at_least, reason) {
+            match shared.store.raise_epoch(from, at_least, reason) {
                 Ok(true) => log::warn!("the epoch is now {}", at_least.as_i64()),
                 Ok(false) => log::info!("another engine was faster in raising the epoch"),
                 Err(error) => log::error!("could not raise the epoch: {}", error.chain()),
             }
+            shared.raising.store(false, Ordering::Release);
         });
         if let Err(error) = spawned {
+            self.shared.raising.store(false, Ordering::Release);
             log::error!("could not raise the epoch: {error}");
         }
     }

@@ -17,9 +17,7 @@ pub fn host_name() -> String {
 /// Where the program runs from, links resolved.
 pub fn release() -> String {
     let path = std::env::current_exe().and_then(|path| path.canonicalize());
-    path.ok()
-        .and_then(|path| path.parent().map(|dir| dir.display().to_string()))
-        .unwrap_or_else(|| "?".into())
+    path.ok().and_then(|path| path.parent().map(|dir| dir.display().to_string())).unwrap_or_else(|| "?".into())
 }
 
 /// Tells systemd what `systemctl status` shows, and feeds its watchdog: only accepted beats do.
@@ -33,6 +31,15 @@ pub fn notify_systemd(shared: &Shared) {
     let states =
         [sd_notify::NotifyState::Ready, sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&status)];
     if let Err(error) = sd_notify::notify(&states) {
+        log::debug!("could not notify systemd: {error}");
+    }
+}
+
+/// Only the watchdog: the engine lives, and has nothing to show.
+pub fn feed_watchdog() {
+    if std::env::var_os("NOTIFY_SOCKET").is_some()
+        && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog])
+    {
         log::debug!("could not notify systemd: {error}");
     }
 }

@@ -66,9 +66,24 @@ pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
     log::info!("{stopped} tasks are being stopped");
 }
 
-/// Whether nothing of an ended life runs any more, but `continue` tasks.
+/// Whether nothing of an ended life runs any more, but `continue` tasks that nobody has told to stop.
 pub fn is_clear(shared: &Shared) -> bool {
-    shared.running.count(|entry| entry.on_lease_loss == OnLeaseLoss::Stop && entry.control.is_some()) == 0
+    let stops = |control: &crate::handlers::AttemptControl| control.requested().is_some();
+    shared
+        .running
+        .count(|entry| entry.control.as_ref().is_some_and(|c| entry.on_lease_loss == OnLeaseLoss::Stop || stops(c)))
+        == 0
+}
+
+/// Says "all clear" to the guard. Only when [`is_clear`].
+fn say_all_clear(shared: &Shared) {
+    let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.spawner().gate().continuing());
+    if let Some(guard) = &shared.guard
+        && let Err(error) = guard.all_clear(&pids)
+    {
+        log::error!("could not say all clear to the guard: {error}");
+    }
+    log::info!("all clear: nothing of this life runs any more{}", spared(pids.len()));
 }
 
 /// Names the running `continue` tasks to the guard.
@@ -85,7 +100,11 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
     let life = shared.life();
     let now = shared.clock.lease_now();
     match life.phase {
-        Phase::Out | Phase::Registered | Phase::Clear => Duration::from_millis(50),
+        Phase::Out | Phase::Registered | Phase::Clear => {
+            // The watchdog is for an engine that hangs, not for a database that is away.
+            super::host::feed_watchdog();
+            Duration::from_millis(50)
+        }
         Phase::Live => {
             let Some(until) = life.lease.until() else { return Duration::from_millis(50) };
             if now < until {
@@ -109,13 +128,7 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
 /// Says "all clear" when it is; aborts the process where a handler still runs at L + K/2.
 fn clear_up(shared: &Shared, life: &Life) -> bool {
     if is_clear(shared) {
-        let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.spawner().gate().continuing());
-        if let Some(guard) = &shared.guard
-            && let Err(error) = guard.all_clear(&pids)
-        {
-            log::error!("could not say all clear to the guard: {error}");
-        }
-        log::info!("all clear: nothing of this life runs any more{}", spared(pids.len()));
+        say_all_clear(shared);
         return true;
     }
     let handler_runs = shared.running.count(|entry| !entry.takes_slot && entry.control.is_some()) > 0;

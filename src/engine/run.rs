@@ -1,5 +1,6 @@
 //! Starts an engine's loops, waits for its end, and ends it in the right order.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread::JoinHandle;
@@ -21,6 +22,7 @@ use crate::handlers::{CommandOptions, CommandRunner, Identity, Mode, Spawner, Sp
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::Epoch;
 use crate::protocol::lease::Lease;
+use crate::protocol::time::LeaseInstant;
 use crate::store::Store;
 
 /// An engine could not be started, or had to end.
@@ -62,7 +64,13 @@ fn spawn(
     std::thread::Builder::new()
         .name(name.to_owned())
         .stack_size(STACK)
-        .spawn(move || body(&shared))
+        .spawn(move || {
+            // A loop that panics would leave an engine that beats for nothing, or holds tasks for ever.
+            if std::panic::catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
+                log::error!("a loop of the engine panicked: the process ends");
+                std::process::abort();
+            }
+        })
         .map_err(|e| EngineError::Host("start a thread", e))
 }
 
@@ -95,7 +103,8 @@ impl Engine {
                 loops.push(thread.map_err(|e| EngineError::Host("start a thread", e))?);
             }
         }
-        let last = vec![spawn("lease", &shared, over::lease_loop)?, spawn("guard-watch", &shared, guard_watch::guard_loop)?];
+        let last =
+            vec![spawn("lease", &shared, over::lease_loop)?, spawn("guard-watch", &shared, guard_watch::guard_loop)?];
         let for_beat = Arc::clone(&shared);
         let heartbeat = std::thread::Builder::new()
             .name("heartbeat".into())
@@ -132,7 +141,12 @@ impl Engine {
             self.hand_back_all();
         }
         self.shared.stop.ask(Ending::Loops);
-        self.loops.drain(..).for_each(|thread| drop(thread.join()));
+        // The database may be away or frozen: what cannot be written now is handed back by a peer's takeover.
+        let limit = self.shared.options.timing.dead_after() + self.shared.options.timing.query_timeout() * 3;
+        let until = self.shared.clock.lease_now().after(limit);
+        for thread in self.loops.drain(..) {
+            join_until(&self.shared, thread, until);
+        }
         let said = if heartbeat_ended { None } else { self.say_goodbye() };
         self.shared.stop.ask(Ending::All);
         let result = match self.heartbeat.take().map(JoinHandle::join) {
@@ -180,6 +194,9 @@ impl Engine {
     /// Stops what still runs; returns when nothing does.
     fn hand_back_all(&self) {
         self.shared.stop.ask(Ending::HandBack);
+        if let Some(commands) = &self.shared.commands {
+            commands.spawner().close_gate();
+        }
         let now = self.shared.clock.lease_now();
         let kill_at = now.after(self.shared.options.timing.kill_budget());
         self.shared.running.for_each(|entry| {
@@ -256,9 +273,10 @@ fn build(
         commands,
         guard,
         reconcile: AtomicBool::new(false),
+        raising: AtomicBool::new(false),
         known_epoch: Mutex::new(known),
         life: Mutex::new(life),
-        own_beats: bounded(64),
+        own_beats: unbounded(),
         wake: bounded(1),
         reports: unbounded(),
         jobs: unbounded(),
@@ -277,6 +295,18 @@ fn commands(options: &EngineOptions, role: Role, clock: &Arc<dyn Clock>) -> Resu
     let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
     let command_options = CommandOptions { scratch: options.scratch_dir.clone(), identity };
     Ok(Some(CommandRunner::new(Arc::new(spawner), command_options)))
+}
+
+/// Joins a loop that ends in time, and leaves one that does not: it ends with the process.
+fn join_until(shared: &Shared, thread: JoinHandle<()>, until: LeaseInstant) {
+    while !thread.is_finished() && shared.clock.lease_now() < until {
+        shared.clock.pause(Duration::from_millis(5));
+    }
+    if thread.is_finished() {
+        drop(thread.join());
+    } else {
+        log::error!("the {} loop does not end; leaving it", thread.thread().name().unwrap_or("?"));
+    }
 }
 
 fn finish_loop(shared: &Arc<Shared>) {

@@ -38,6 +38,21 @@ struct Table {
     unreported: BTreeMap<Held, bool>,
 }
 
+/// What an engine knew of at one moment.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What it held, or had still to report.
+    pub held: BTreeSet<Held>,
+    nonces: BTreeSet<Nonce>,
+}
+
+impl Known {
+    /// Whether this claim was among it.
+    pub fn has(&self, held: &Held) -> bool {
+        self.held.contains(held) || self.nonces.contains(&held.nonce)
+    }
+}
+
 /// The table.
 #[derive(Default)]
 pub struct Running {
@@ -59,6 +74,7 @@ impl Running {
         for entry in claimed {
             table.entries.insert(entry.task.held.task, entry);
         }
+        self.changed.notify_all();
     }
 
     /// The attempt of this task begins. `None` if it was taken out meanwhile.
@@ -105,6 +121,12 @@ impl Running {
         self.table.lock().entries.values().filter(|entry| which(entry)).count()
     }
 
+    /// How many handler tasks are claimed and their ends not yet written.
+    pub fn unwritten(&self) -> usize {
+        let table = self.table.lock();
+        table.entries.values().filter(|entry| !entry.takes_slot).count() + table.unreported.len()
+    }
+
     /// Whether nothing is claimed, in flight or unreported.
     pub fn is_idle(&self) -> bool {
         let table = self.table.lock();
@@ -116,6 +138,11 @@ impl Running {
     pub fn has_alone(&self) -> bool {
         let table = self.table.lock();
         table.entries.values().any(|entry| entry.is_alone) || table.unreported.values().any(|is_alone| *is_alone)
+    }
+
+    /// How many ends wait to be written.
+    pub fn unreported_count(&self) -> usize {
+        self.table.lock().unreported.len()
     }
 
     /// Whether every report is written.
@@ -132,12 +159,20 @@ impl Running {
             || table.entries.get(&held.task).is_some_and(|entry| entry.task.held == *held)
     }
 
-    /// Waits until nothing is claimed, at most `span`. True if nothing is.
+    /// All that [`Running::knows`] at this moment.
+    pub fn known(&self) -> Known {
+        let table = self.table.lock();
+        let held = table.entries.values().map(|entry| entry.task.held).chain(table.unreported.keys().copied());
+        Known { held: held.collect(), nonces: table.in_flight.clone() }
+    }
+
+    /// Waits until nothing is claimed and no claim is under way, at most `span`. True if nothing is.
     pub fn wait_empty(&self, span: std::time::Duration) -> bool {
         let mut table = self.table.lock();
-        if !table.entries.is_empty() {
-            self.changed.wait_while_for(&mut table, |table| !table.entries.is_empty(), span);
+        let holds = |table: &Table| !table.entries.is_empty() || !table.in_flight.is_empty();
+        if holds(&table) {
+            self.changed.wait_while_for(&mut table, |table| holds(table), span);
         }
-        table.entries.is_empty()
+        !holds(&table)
     }
 }

@@ -104,6 +104,8 @@ pub struct Shared {
     pub guard: Option<GuardLink>,
     /// Something may be owned in the database that this engine does not know of.
     pub reconcile: AtomicBool,
+    /// An epoch is being raised.
+    pub raising: AtomicBool,
     /// The largest epoch ever seen, in memory and in the state file.
     pub known_epoch: Mutex<Epoch>,
     pub(super) life: Mutex<Life>,
@@ -143,7 +145,12 @@ impl Shared {
         let wanted = if self.stop.ending() == Ending::No { life.wanted } else { Wanted::Stop };
         let ready = life.phase == Phase::Live;
         drop(life);
-        mode(wanted, self.running.count(|_| true), ready)
+        mode(wanted, self.running.count(|_| true) + self.running.unreported_count(), ready)
+    }
+
+    /// Whether the tasks that were claimed ahead for handlers run low.
+    pub fn wants_ahead(&self) -> bool {
+        self.jobs.1.len() < self.options.ahead / 2 && self.options.kinds.values().any(super::options::Kind::is_handler)
     }
 
     /// There may be new work.

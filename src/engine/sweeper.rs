@@ -4,7 +4,7 @@
 //! store's transaction) what becomes of each task. Everything is level-triggered: a sweep that dies half
 //! way is finished by the next one, here or on a peer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,9 +17,7 @@ use crate::protocol::liveness::{DueFence, Observer, SweepKind};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::AttemptResult;
 use crate::protocol::time::LeaseInstant;
-use crate::store::{
-    EndedPeer, Fence, FenceOutcome, Finish, Finisher, Held, StoreResult, SweepView,
-};
+use crate::store::{EndedPeer, Fence, FenceOutcome, Finish, Finisher, Held, StoreError, StoreResult, SweepView};
 
 /// Every so many sweeps one reads without the filter and does the slow chores.
 const FULL_EVERY: u64 = 10;
@@ -78,21 +76,35 @@ impl Sweeper {
     /// One pass; how long to wait for the next.
     pub fn step(&mut self) -> Duration {
         let interval = self.shared.options.timing.sweep_interval();
-        self.shared.pulses.sweeper.turn(self.shared.clock.lease_now(), interval * 2 + self.shared.options.statement_timeout);
+        self.shared
+            .pulses
+            .sweeper
+            .turn(self.shared.clock.lease_now(), interval * 2 + self.shared.options.statement_timeout);
         if self.shared.life().phase != Phase::Live {
             return interval.min(Duration::from_millis(250));
         }
-        match self.pass() {
-            Ok(wait) => {
-                self.failed = false;
-                wait
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    log::warn!("a sweep failed: {}", error.chain());
-                }
-                interval
-            }
+        let wait = self.pass().unwrap_or_else(|error| {
+            self.complain("sweep", &error);
+            interval
+        });
+        // The promise for the wait itself: with many engines it is long.
+        self.shared.pulses.sweeper.turn(self.shared.clock.lease_now(), wait);
+        wait
+    }
+
+    fn complain(&mut self, what: &str, error: &StoreError) {
+        if std::mem::replace(&mut self.failed, true) {
+            log::debug!("could not {what}: {}", error.chain());
+        } else {
+            log::warn!("could not {what}: {}", error.chain());
+        }
+    }
+
+    /// One chore that fails does not keep the others from being done.
+    fn chore(&mut self, what: &'static str, done: StoreResult<()>) {
+        match done {
+            Ok(()) => {}
+            Err(error) => self.complain(what, &error),
         }
     }
 
@@ -102,16 +114,23 @@ impl Sweeper {
         let kind = if is_full { SweepKind::Full } else { SweepKind::Filtered };
         let view = self.call("sweep", move |store| store.sweep(kind))?;
         let now = self.shared.clock.lease_now();
-        self.note_epoch(&view, now)?;
+        self.failed = false;
+        let done = self.note_epoch(&view, now);
+        self.chore("settle the epoch", done);
         self.observe(&view, kind, now);
-        self.fence_due(&view, now)?;
-        self.finish_ended(&view, now)?;
-        self.find_orphans(&view)?;
-        self.promote(&view, is_full)?;
+        let done = self.fence_due(&view, now);
+        self.chore("fence", done);
+        self.finish_ended(&view, now);
+        let done = self.find_orphans(&view);
+        self.chore("look for orphans", done);
+        let done = self.promote(&view);
+        self.chore("make tasks due", done);
         if is_full || self.shared.reconcile.load(Ordering::Acquire) {
-            self.reconcile()?;
+            let done = self.reconcile();
+            self.chore("compare what is owned", done);
         }
-        self.purge(now)?;
+        let done = self.purge(now);
+        self.chore("purge", done);
         Ok(self.wait(&view))
     }
 
@@ -119,10 +138,11 @@ impl Sweeper {
     fn wait(&self, view: &SweepView) -> Duration {
         let now = self.shared.clock.lease_now();
         let mut wait = self.shared.options.timing.sweep_after(view.live_count);
-        if let Some(due) = self.observer.next_due(view.live_count) {
+        if let Some(due) = self.observer.next_due() {
             wait = wait.min(due.since(now));
         }
-        if let Some(due) = view.next_due {
+        // What was due already was made due in this pass.
+        if let Some(due) = view.next_due.filter(|due| *due > view.meta.now) {
             wait = wait.min(due.since(view.meta.now));
         }
         wait.max(Duration::from_millis(20))
@@ -159,18 +179,22 @@ impl Sweeper {
         Ok(())
     }
 
-    fn finish_ended(&mut self, view: &SweepView, now: LeaseInstant) -> StoreResult<()> {
+    fn finish_ended(&mut self, view: &SweepView, now: LeaseInstant) {
         self.unacknowledged.retain(|id, _| view.ended.iter().any(|peer| peer.incarnation == *id));
         for peer in &view.ended {
             if self.must_leave_alone(peer, now) {
                 continue;
             }
-            if self.take_over(peer.incarnation)? {
-                let incarnation = peer.incarnation;
-                if self.call("close", move |store| store.close(incarnation))? {
-                    log::info!("engine {} ({incarnation}) is closed: nothing of it is left", peer.name);
-                }
-            }
+            // One peer whose takeover fails does not keep the others waiting.
+            let done = self.finish_one(peer);
+            self.chore("take over", done);
+        }
+    }
+
+    fn finish_one(&mut self, peer: &EndedPeer) -> StoreResult<()> {
+        let incarnation = peer.incarnation;
+        if self.take_over(incarnation)? && self.call("close", move |store| store.close(incarnation))? {
+            log::info!("engine {} ({incarnation}) is closed: nothing of it is left", peer.name);
         }
         Ok(())
     }
@@ -195,12 +219,16 @@ impl Sweeper {
             ready += report.ready;
             parked += report.parked;
             is_whole = !report.more && report.skipped == 0;
-            if !report.more {
+            // A batch that others hold entirely is theirs.
+            if !report.more || report.ready + report.parked == 0 {
                 break;
             }
         }
         if ready + parked > 0 {
-            log::warn!("took over {} tasks of engine {owner}: {ready} are ready again, {parked} are not", ready + parked);
+            log::warn!(
+                "took over {} tasks of engine {owner}: {ready} are ready again, {parked} are not",
+                ready + parked
+            );
             self.shared.wake_dispatcher();
             // Peers with free slots learn of it at once; that it fails costs them only their poll.
             let _ = self.call("wake", |store| store.wake());
@@ -221,13 +249,18 @@ impl Sweeper {
             log::warn!("found tasks of engine {owner}, whose row is closed: a claim of it committed late");
             self.take_over(owner)?;
         }
-        Ok(())
+        // The one whose turn it is looks for free lines too: it reads every idle resource.
+        self.make_ready(true)
     }
 
-    fn promote(&mut self, view: &SweepView, lines: bool) -> StoreResult<()> {
-        if !lines && view.next_due.is_none_or(|due| due > view.meta.now) {
+    fn promote(&mut self, view: &SweepView) -> StoreResult<()> {
+        if view.next_due.is_none_or(|due| due > view.meta.now) {
             return Ok(());
         }
+        self.make_ready(false)
+    }
+
+    fn make_ready(&mut self, lines: bool) -> StoreResult<()> {
         let count = self.call("make tasks due", move |store| store.promote_due(DUE_BATCH, lines))?;
         if count > 0 {
             self.shared.wake_dispatcher();
@@ -270,14 +303,17 @@ impl Sweeper {
     fn reconcile(&mut self) -> StoreResult<()> {
         let Some(incarnation) = self.shared.live() else { return Ok(()) };
         self.shared.reconcile.store(false, Ordering::Release);
-        let before: Vec<Held> = self.shared.running.entries().iter().map(|e| e.task.held).collect();
+        // Known before the read or after it: what ended meanwhile is only in the first, what was claimed
+        // meanwhile only in the second.
+        let before = self.shared.running.known();
         let owned = self.call("read what is owned", move |store| store.owned(incarnation))?;
-        let unknown: Vec<Held> = owned.iter().filter(|held| !self.shared.running.knows(held)).copied().collect();
+        let unknown: Vec<Held> =
+            owned.iter().filter(|held| !before.has(held) && !self.shared.running.knows(held)).copied().collect();
         if !unknown.is_empty() {
             log::warn!("handing back {} claims that this engine does not know (their answer was lost)", unknown.len());
             self.hand_back(incarnation, &unknown)?;
         }
-        self.drop_foreign(&before, &owned);
+        self.drop_foreign(&before.held, &owned.iter().copied().collect());
         Ok(())
     }
 
@@ -291,7 +327,7 @@ impl Sweeper {
 
     /// What was held before the read and is not in it has a raised token (requeued, or lost by a
     /// failover): its result would be refused, so it is stopped.
-    fn drop_foreign(&self, before: &[Held], owned: &[Held]) {
+    fn drop_foreign(&self, before: &BTreeSet<Held>, owned: &BTreeSet<Held>) {
         let now = self.shared.clock.lease_now();
         let kill_at = now.after(self.shared.options.timing.kill_budget() / 4);
         self.shared.running.for_each(|entry| {

@@ -62,17 +62,23 @@ pub fn start_command(shared: &Arc<Shared>, held: Held, spec: Arc<CommandSpec>) {
         .spawn(move || run_command(&for_thread, held, &spec));
     if let Err(error) = spawned {
         log::error!("no thread for task {}: {error}", held.task);
-        report(shared, held, Ended::not_started(AttemptResult::HandedBack, "the host gives no further thread"));
+        report(shared, held, starved("the host gives no further thread"));
     }
 }
 
 fn run_command(shared: &Arc<Shared>, held: Held, spec: &CommandSpec) {
     let ended = match AttemptControl::new() {
         Ok(control) => command(shared, &held, spec, &control),
-        Err(error) => Ended::not_started(AttemptResult::HandedBack, &format!("no file descriptor: {error}")),
+        Err(error) => starved(&format!("no file descriptor: {error}")),
     };
     log::info!("task {} attempt ended: {}{}", held.task, ended.result, detail(&ended));
     report(shared, held, ended);
+}
+
+/// This host lacks something: a counted failure, better tried on another one. Handed back for nothing, the
+/// task would come back to this host at once, for ever.
+fn starved(why: &str) -> Ended {
+    Ended { elsewhere: true, ..Ended::not_started(AttemptResult::Tempfail, why) }
 }
 
 fn detail(ended: &Ended) -> String {
@@ -100,6 +106,8 @@ fn apply_early(shared: &Shared, entry: &Entry, control: &AttemptControl) {
     let over = shared.life().phase.has_ended() || shared.life().incarnation != Some(entry.incarnation);
     let kind = match entry.wish {
         _ if over => StopKind::LeaseLost,
+        // A claim whose answer came after the hand-back.
+        _ if shared.stop.ending() >= Ending::HandBack => StopKind::HandBack,
         Wish::Cancel => StopKind::Cancel,
         Wish::Hold => StopKind::Hold,
         Wish::Requeue => StopKind::Requeue,
@@ -121,13 +129,9 @@ pub fn handler_loop(shared: &Arc<Shared>) {
 }
 
 fn run_handler(shared: &Arc<Shared>, held: Held) {
-    let ended = match AttemptControl::new() {
-        Ok(control) => handle(shared, &held, &control),
-        Err(error) => Ended::not_started(AttemptResult::HandedBack, &format!("no file descriptor: {error}")),
-    };
+    let ended = handle(shared, &held, &AttemptControl::of_handler());
     report(shared, held, ended);
-    // The queue of claimed tasks runs low: time to claim ahead.
-    if shared.jobs.1.len() < shared.options.ahead / 2 {
+    if shared.wants_ahead() {
         shared.wake_dispatcher();
     }
 }

@@ -86,11 +86,18 @@ pub struct AttemptControl {
     stop: Mutex<Option<Stop>>,
     canceled: Arc<AtomicBool>,
     main_pid: AtomicI32,
-    wake: OwnedFd,
+    // Only the supervisor of a command polls; a handler has its flag, and a descriptor for each task that is
+    // claimed ahead would use up the process's.
+    wake: Option<OwnedFd>,
 }
 
 impl AttemptControl {
-    /// One per attempt. Fails only where the process has run out of file descriptors.
+    /// For an attempt in this process: it has a flag to look at, and nothing to poll.
+    pub fn of_handler() -> Arc<Self> {
+        Self::waking(None)
+    }
+
+    /// For an attempt of a command. Fails only where the process has run out of file descriptors.
     pub fn new() -> io::Result<Arc<Self>> {
         // SAFETY: eventfd takes no pointer; a non-negative result is a descriptor that nobody else owns.
         let wake = unsafe {
@@ -100,12 +107,16 @@ impl AttemptControl {
             }
             OwnedFd::from_raw_fd(fd)
         };
-        Ok(Arc::new(Self {
+        Ok(Self::waking(Some(wake)))
+    }
+
+    fn waking(wake: Option<OwnedFd>) -> Arc<Self> {
+        Arc::new(Self {
             stop: Mutex::new(None),
             canceled: Arc::new(AtomicBool::new(false)),
             main_pid: AtomicI32::new(0),
             wake,
-        }))
+        })
     }
 
     /// Asks for the end of the attempt: SIGTERM at `term_at`, SIGKILL of everything at `kill_at`.
@@ -117,10 +128,11 @@ impl AttemptControl {
             *stop = Some(stop.map_or(asked, |earlier| earlier.and(asked)));
         }
         self.canceled.store(true, Ordering::Release);
+        let Some(wake) = &self.wake else { return };
         let one = 1u64.to_ne_bytes();
         // SAFETY: the buffer is eight bytes long, as an eventfd wants it. The only possible error is a
         // counter at its maximum, and then the supervisor is awake anyway.
-        unsafe { libc::write(self.wake.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        unsafe { libc::write(wake.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     /// What was asked for so far.
@@ -149,15 +161,16 @@ impl AttemptControl {
     }
 
     /// Readable as soon as somebody asked.
-    pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+    pub(crate) fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.wake.as_ref().map(AsFd::as_fd)
     }
 
     /// Makes the wake-up unreadable again. The stop itself is read after this, so none is missed.
     pub(crate) fn drain_wake(&self) {
+        let Some(wake) = &self.wake else { return };
         let mut count = [0u8; 8];
         // SAFETY: the buffer is eight bytes long; a would-block error means that it was drained before.
-        unsafe { libc::read(self.wake.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe { libc::read(wake.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 }
 

@@ -226,7 +226,8 @@ impl<'a> Watch<'a> {
 
     fn poll(&self) -> io::Result<Vec<Source>> {
         let pidfd = self.running.pidfd.as_ref().map(OwnedFd::as_fd);
-        let mut fds = vec![(Source::Wake, self.control.wake_fd()), (Source::Timer, self.timer.as_fd())];
+        let mut fds = vec![(Source::Timer, self.timer.as_fd())];
+        fds.extend(self.control.wake_fd().map(|fd| (Source::Wake, fd)));
         fds.extend(pidfd.map(|fd| (Source::Main, fd)));
         fds.extend(self.streams.open_ends().map(|(stream, fd)| (Source::Stream(stream), fd)));
         let mut polled: Vec<PollFd<'_>> = fds

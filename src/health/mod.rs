@@ -1,7 +1,7 @@
 //! The health check: judges what the database says about a cluster and speaks the plugin language of
 //! Nagios, Icinga, Sensu and cron.
 //!
-//! Everything here is pure: the store fills a [`snapshot::ClusterSnapshot`], [`judge::judge`] turns it
+//! Everything but [`gather`] is pure: it lets the store fill a [`snapshot::ClusterSnapshot`], [`judge::judge`] turns it
 //! into a [`check::CheckResult`], [`render::render`] turns that into text. Nothing here asks a database,
 //! reads a clock or ends the process. Word, exit code and the thresholds shown to graphs come from the
 //! one [`limits::Limits`] that judged the value, so they cannot contradict each other (test
@@ -11,6 +11,7 @@
 
 pub mod args;
 pub mod check;
+pub mod gather;
 pub mod judge;
 pub mod limits;
 pub mod perf;
@@ -20,6 +21,7 @@ pub mod render;
 pub mod snapshot;
 pub mod thresholds;
 pub mod trouble;
+pub mod view;
 pub mod words;
 
 #[cfg(test)]

@@ -185,11 +185,10 @@ fn example_words(group: &StuckGroup) -> String {
     }
 }
 
-/// The command that shows stuck tasks: failed ones grouped by error, the others one by one.
+/// The command that shows stuck tasks.
 pub(super) fn stuck_command(state: TaskState, kind: Option<&str>) -> String {
-    let verb = if state == TaskState::Failed { "groups" } else { "list" };
     let kind = kind.map_or_else(String::new, |kind| format!(" -k {}", shell_word(kind)));
-    format!("rekindle task {verb}{kind} -s {state}")
+    format!("rekindle task list{kind} -s {state}")
 }
 
 /// `oldest ready report waits 12m05s (limit 5m)`; `None` if nothing is ready.
@@ -203,8 +202,8 @@ pub(super) fn latency_words(snapshot: &ClusterSnapshot, limits: &Limits) -> Opti
 /// The command that says why the oldest ready task waits.
 pub(super) fn latency_command(snapshot: &ClusterSnapshot) -> String {
     match (snapshot.oldest_ready_id, &snapshot.kind) {
-        (Some(id), _) => format!("rekindle task why {}", id.as_i64()),
-        (None, Some(kind)) => format!("rekindle kind why {}", shell_word(kind)),
+        (Some(id), _) => format!("rekindle task show {}", id.as_i64()),
+        (None, Some(kind)) => format!("rekindle task list -s ready -k {}", shell_word(kind)),
         (None, None) => "rekindle task list -s ready".to_owned(),
     }
 }
@@ -305,9 +304,9 @@ mod tests {
             "CRITICAL kind report: 1 quarantined task, newest 2m ago, for example: killed 3 engines \
              -> rekindle task list -k report -s quarantined",
             "WARNING kind invoice-mail: 971 failed tasks, newest 2m ago, for example: exit 75: smtp: connection refused \
-             -> rekindle task groups -k invoice-mail -s failed",
+             -> rekindle task list -k invoice-mail -s failed",
             "WARNING kind odd kind: 1 failed task, newest 2m ago, for example: x \
-             -> rekindle task groups -k 'odd kind' -s failed",
+             -> rekindle task list -k 'odd kind' -s failed",
             "WARNING 2 held tasks -> rekindle task list -s held",
         ];
         assert_eq!(lines(&s), want);
@@ -323,7 +322,7 @@ mod tests {
         s.db.schema = "6, this program needs 7".to_owned();
         let want = [
             "CRITICAL database schema does not fit: 6, this program needs 7 -> rekindle db status",
-            "WARNING oldest ready task waits 12m05s (limit 5m) -> rekindle task why 5120",
+            "WARNING oldest ready task waits 12m05s (limit 5m) -> rekindle task show 5120",
             "WARNING clocks of this host and the database differ by 2.001s (limit 2s) -> rekindle doctor",
         ];
         assert_eq!(lines(&s), want);

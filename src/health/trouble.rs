@@ -27,21 +27,26 @@ impl OnDbError {
     }
 }
 
-/// The database did not answer. Passwords in the error are hidden.
-pub fn db_error_result(mode: Mode, error: &str, on_db_error: Option<OnDbError>) -> CheckResult {
-    let status = match on_db_error.unwrap_or(OnDbError::of(mode)) {
+fn status_of(mode: Mode, on_db_error: Option<OnDbError>) -> Status {
+    match on_db_error.unwrap_or(OnDbError::of(mode)) {
         OnDbError::Unknown => Status::Unknown,
         OnDbError::Critical => Status::Critical,
-    };
+    }
+}
+
+/// The database did not answer. Passwords in the error are hidden.
+pub fn db_error_result(mode: Mode, error: &str, on_db_error: Option<OnDbError>) -> CheckResult {
+    let status = status_of(mode, on_db_error);
     let error = cut(&clean(&without_passwords(error)), ERROR_MAX);
     let text = format!("database unreachable: {error} (engines keep running tasks until their leases end)");
     CheckResult::new(mode, status, text).next("rekindle doctor")
 }
 
-/// The check ran out of time. `stage` says where: `counting ready tasks (connected to db1 in 0.1s)`.
-pub fn timeout_result(mode: Mode, timeout: Duration, stage: &str) -> CheckResult {
+/// The check ran out of time: a frozen database is one that cannot be asked. `stage` says where:
+/// `counting ready tasks (connected to db1 in 0.1s)`.
+pub fn timeout_result(mode: Mode, timeout: Duration, stage: &str, on_db_error: Option<OnDbError>) -> CheckResult {
     let text = format!("timeout after {} while {stage}", span(timeout));
-    CheckResult::new(mode, Status::Unknown, text).next("rekindle doctor")
+    CheckResult::new(mode, status_of(mode, on_db_error), text).next("rekindle doctor")
 }
 
 /// The check was called wrongly, or its configuration cannot be used.
@@ -81,12 +86,13 @@ mod tests {
     #[test]
     fn a_timeout_names_its_stage() {
         let stage = "counting ready tasks (connected to db1 in 0.1s)";
-        let result = timeout_result(Mode::Latency, Duration::from_secs(5), stage);
+        let result = timeout_result(Mode::Latency, Duration::from_secs(5), stage, None);
         assert_eq!(
             plugin_text(&result, false),
             "REKINDLE LATENCY UNKNOWN - timeout after 5s while counting ready tasks (connected to db1 in 0.1s)\n\
              next: rekindle doctor\n"
         );
         assert_eq!(result.status.exit_code(), 3);
+        assert_eq!(timeout_result(Mode::Overall, Duration::from_secs(5), stage, None).status, Status::Critical);
     }
 }

@@ -56,10 +56,18 @@ pub enum SweepKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Suspect {
     beat: i64,
+    /// Set when the brake took hold: its own instant, which no fence of another one moves.
+    braked_until: Option<LeaseInstant>,
     seen_at: LeaseInstant,
     takeover_after: Duration,
     /// Found by full sweeps only: a filtered one that does not list it says nothing about it.
     only_full: bool,
+}
+
+impl Suspect {
+    fn due_at(&self) -> LeaseInstant {
+        self.braked_until.unwrap_or(self.seen_at.after(self.takeover_after))
+    }
 }
 
 /// A fence that is due: what the conditional write must name.
@@ -121,7 +129,13 @@ impl Observer {
                 let only_full = peer.is_recent;
                 kept.insert(
                     peer.incarnation,
-                    Suspect { beat: peer.beat, seen_at: now, takeover_after: peer.timing.takeover_after(), only_full },
+                    Suspect {
+                        beat: peer.beat,
+                        braked_until: None,
+                        seen_at: now,
+                        takeover_after: peer.timing.takeover_after(),
+                        only_full,
+                    },
                 );
             }
         }
@@ -145,20 +159,24 @@ impl Observer {
             self.restart();
             return Vec::new();
         }
-        let brake = self.brakes(live_count);
-        let n = self.suspects.len();
-        let due_at = |rank: usize, s: &Suspect| match brake {
-            false => s.seen_at.after(s.takeover_after),
-            true => {
-                s.seen_at.after(s.takeover_after * 2).after(brake_step(n) * u32::try_from(rank).unwrap_or(u32::MAX))
-            }
-        };
+        if self.brakes(live_count) {
+            self.brake();
+        }
         self.suspects
             .iter()
-            .enumerate()
-            .filter(|(rank, (_, s))| now >= due_at(*rank, s))
-            .map(|(_, (id, s))| DueFence { incarnation: *id, beat: s.beat, stood_for: now.since(s.seen_at) })
+            .filter(|(_, s)| now >= s.due_at())
+            .map(|(id, s)| DueFence { incarnation: *id, beat: s.beat, stood_for: now.since(s.seen_at) })
             .collect()
+    }
+
+    /// Gives each suspect its instant, once: the fences of the first ones make the rest fewer, and must not
+    /// bring them forward.
+    fn brake(&mut self) {
+        let step = brake_step(self.suspects.len());
+        for (rank, suspect) in self.suspects.values_mut().enumerate() {
+            let turn = step * u32::try_from(rank).unwrap_or(u32::MAX);
+            suspect.braked_until.get_or_insert(suspect.seen_at.after(suspect.takeover_after * 2).after(turn));
+        }
     }
 
     /// Whether so many look dead at once that fencing is slowed down.
@@ -172,9 +190,8 @@ impl Observer {
     }
 
     /// When the next fence could become due, so that the sweeper need not wait a whole interval.
-    pub fn next_due(&self, live_count: usize) -> Option<LeaseInstant> {
-        let factor = if self.brakes(live_count) { 2 } else { 1 };
-        self.suspects.values().map(|s| s.seen_at.after(s.takeover_after * factor)).min()
+    pub fn next_due(&self) -> Option<LeaseInstant> {
+        self.suspects.values().map(Suspect::due_at).min()
     }
 
     /// How many are being watched.

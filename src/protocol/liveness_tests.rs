@@ -136,7 +136,6 @@ fn brake_spreads_the_fences_of_a_majority() {
     r.late(&all);
     r.pass(T);
     assert!(r.due(5).is_empty(), "three of five look dead");
-    assert_eq!(r.due(6), [1, 2, 3], "three of six are not more than half");
     r.pass(T);
     assert_eq!(r.due(5), [1]);
     r.pass(4_999);
@@ -145,6 +144,28 @@ fn brake_spreads_the_fences_of_a_majority() {
     assert_eq!(r.due(5), [1, 2]);
     r.pass(5_000);
     assert_eq!(r.due(5), [1, 2, 3], "never a permanent stop");
+}
+
+#[test]
+fn half_of_the_cluster_is_no_reason_to_brake() {
+    let mut r = rig();
+    r.late(&[peer(1, 1, false), peer(2, 1, false), peer(3, 1, false)]);
+    r.pass(T);
+    assert_eq!(r.due(6), [1, 2, 3], "three of six are not more than half");
+}
+
+#[test]
+fn fence_of_the_first_suspect_does_not_bring_the_others_forward() {
+    let mut r = rig();
+    r.late(&[peer(1, 1, false), peer(2, 1, false), peer(3, 1, false)]);
+    r.pass(T);
+    assert!(r.due(5).is_empty());
+    r.pass(T);
+    assert_eq!(r.due(5), [1]);
+    r.observer.fence_sent(Incarnation::new(1));
+    assert!(r.due(4).is_empty(), "two suspects of four would not brake, but these two are braked");
+    r.pass(5_000);
+    assert_eq!(r.due(4), [2]);
 }
 
 #[test]

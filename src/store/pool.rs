@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::r2d2::{ManageConnection, Pool};
+use parking_lot::Mutex;
 
 use super::api::StoreResult;
 use super::db::Db;
@@ -69,16 +70,24 @@ pub trait Opener: Clone + Send + Sync + 'static {
 }
 
 /// Several places of one database, tried in their order.
-#[derive(Debug, Clone)]
-pub struct Manager<O> {
+pub struct Manager<O: Opener> {
     opener: O,
     places: Arc<Vec<Settings>>,
+    // A connection that was opened outside of the pool, for the pool to take next.
+    spare: Arc<Mutex<Option<O::Connection>>>,
+}
+
+// Derived, it would ask connections to be cloned too.
+impl<O: Opener> Clone for Manager<O> {
+    fn clone(&self) -> Self {
+        Self { opener: self.opener.clone(), places: Arc::clone(&self.places), spare: Arc::clone(&self.spare) }
+    }
 }
 
 impl<O: Opener> Manager<O> {
     /// For these places (at least one).
     pub fn new(opener: O, places: Vec<Settings>) -> Self {
-        Self { opener, places: Arc::new(places) }
+        Self { opener, places: Arc::new(places), spare: Arc::default() }
     }
 
     /// The first place, for messages.
@@ -98,6 +107,14 @@ impl<O: Opener> Manager<O> {
         Err(last.unwrap_or_else(|| StoreError::Refused("no database URL is configured".into())))
     }
 
+    /// Opens a connection for the pool to take next. The pool itself would try again until its time is
+    /// over and then hide the cause; this one attempt tells it at once.
+    pub fn open_spare(&self) -> StoreResult<()> {
+        let connection = self.open()?;
+        *self.spare.lock() = Some(connection);
+        Ok(())
+    }
+
     /// Whether a connection must not be used again.
     pub fn is_broken(&self, connection: &O::Connection) -> bool {
         self.opener.is_broken(connection)
@@ -109,7 +126,8 @@ impl<O: Opener> ManageConnection for Manager<O> {
     type Error = StoreError;
 
     fn connect(&self) -> Result<Self::Connection, StoreError> {
-        self.open()
+        let spare = self.spare.lock().take();
+        spare.map_or_else(|| self.open(), Ok)
     }
 
     fn is_valid(&self, _: &mut Self::Connection) -> Result<(), StoreError> {

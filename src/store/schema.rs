@@ -3,7 +3,7 @@
 //! (`sql.rs` says why); this is for programs beside it, for `diesel` on the command line, and for the
 //! test that selects every column of every table on each backend.
 
-#![allow(missing_docs, reason = "each column is commented in migrations/*/up.sql")]
+#![expect(missing_docs, reason = "each column is commented in migrations/*/up.sql")]
 
 diesel::table! {
     meta (one) {

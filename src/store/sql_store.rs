@@ -11,7 +11,7 @@ use super::db::Db;
 use super::error::StoreError;
 use super::migrate;
 use super::pool::{Manager, Settings, build, pool_error};
-use super::queries::{claim, engines, finish, people, takeover, tasks};
+use super::queries::{claim, engines, finish, people, purge, takeover, tasks};
 use super::types::*;
 use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
@@ -58,6 +58,9 @@ impl<B: Backend> SqlStore<B> {
     fn connection(&self) -> StoreResult<PooledConnection<Manager<B>>> {
         if let Some(idle) = self.pool.try_get() {
             return Ok(idle);
+        }
+        if self.pool.state().connections == 0 {
+            self.manager.open_spare()?;
         }
         self.pool.get().map_err(|error| match error.to_string() {
             // The pool hides the cause; one attempt of our own tells it.
@@ -202,7 +205,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
-        self.run(|db| people::purge(db, retention, limit))
+        self.run(|db| purge::purge(db, retention, limit))
     }
 
     fn add(&self, new: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {

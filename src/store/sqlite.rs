@@ -274,6 +274,11 @@ impl Db for SqliteDb {
     fn begin(&mut self, step: &'static str) -> StoreResult<()> {
         self.patiently(step, |connection| connection.batch_execute("BEGIN IMMEDIATE"))?;
         self.in_transaction = true;
+        // A file that was replaced would take the write and nobody would ever read it.
+        if let Err(error) = self.identity() {
+            self.rollback();
+            return Err(error);
+        }
         Ok(())
     }
 

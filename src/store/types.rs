@@ -123,6 +123,10 @@ pub struct Namesake {
     pub state_id: String,
     /// By the database's clock.
     pub last_beat_age: Duration,
+    /// Its counter.
+    pub beat: i64,
+    /// Its T.
+    pub takeover_after: Duration,
 }
 
 /// What came of a registration.
@@ -135,7 +139,8 @@ pub enum RegisterOutcome {
         /// The meta row.
         meta: Meta,
     },
-    /// A live engine has this name. Nothing was changed.
+    /// A live engine has this name. Nothing was changed, but a former life that was named is ended: it is
+    /// over in any case.
     NameTaken(Namesake),
 }
 

@@ -1,5 +1,8 @@
 //! All integration tests in one program, so that they link once.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+mod cli;
 mod cluster;
 mod conformance;
 mod support;

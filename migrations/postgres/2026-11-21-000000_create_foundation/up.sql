@@ -110,11 +110,14 @@ CREATE TABLE task (
     was_elsewhere   SMALLINT NOT NULL DEFAULT 0,              -- it was barred from a host before
     engine          TEXT,                                     -- who ran it last
     created_by      TEXT,
-    unique_key      TEXT UNIQUE,
+    unique_key      TEXT,                                     -- at most one unfinished task of a key
     error           TEXT,                                     -- one line about the last attempt
     payload         BYTEA    NOT NULL
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX task_ready ON task (kind, keyed, priority DESC, id) WHERE state = 0;
+CREATE INDEX task_alone ON task (kind, keyed, priority DESC, id) WHERE state = 0 AND lost >= 2; -- they run alone
+-- Partial: most tasks have no key, and each write of a row would write an entry for its NULL.
+CREATE UNIQUE INDEX task_unique ON task (unique_key) WHERE unique_key IS NOT NULL;
 CREATE INDEX task_due ON task (due_at) WHERE state = 1;
 CREATE INDEX task_owner ON task (owner, id) WHERE owner IS NOT NULL;
 CREATE INDEX task_wish ON task (owner) WHERE wish <> 0;

@@ -17,6 +17,7 @@ use crate::config::{Host, LoadOptions, Problem, command_problems, load, stop_pro
 ///
 /// Exit codes: 0 fine (warnings included), 78 wrong.
 #[derive(clap::Args, Debug, Clone, Default)]
+#[command(before_help = "Examples:\n  rekindle config check\n  rekindle -c new.toml config check -o json")]
 pub struct ConfigCheckArgs {}
 
 /// What was found.

@@ -18,6 +18,7 @@ const SAMPLE: &str = include_str!("sample.toml");
 ///
 /// Exit codes: 0 written, 3 the file is already there.
 #[derive(clap::Args, Debug, Clone, Default)]
+#[command(before_help = "Examples:\n  rekindle config init\n  rekindle config init --path - | less")]
 pub struct ConfigInitArgs {
     /// Where to; - is standard output [default: /etc/rekindle/rekindle.toml for root, else the user's]
     #[arg(long, value_name = "FILE")]

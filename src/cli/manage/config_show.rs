@@ -11,6 +11,9 @@ use crate::config::{Loaded, Shown};
 
 /// Show every setting that holds, and with --origin who set it
 #[derive(clap::Args, Debug, Clone, Default)]
+#[command(
+    before_help = "Examples:\n  rekindle config show --origin database\n  rekindle config show engine.slots -o json"
+)]
 pub struct ConfigShowArgs {
     /// Say who set each value
     #[arg(long)]

@@ -181,7 +181,7 @@ fn latency_names_the_task_that_waits() {
     assert_eq!(
         by_default(Mode::Latency, &s),
         "REKINDLE LATENCY WARNING - oldest ready report waits 12m05s (limit 5m); 31 ready | \
-         oldest_ready=725s;300;1800;0 ready=31;;;0\nnext: rekindle task why 5120\n"
+         oldest_ready=725s;300;1800;0 ready=31;;;0\nnext: rekindle task show 5120\n"
     );
     s.engines = vec![engine("app1").paused(60)];
     assert!(by_default(Mode::Latency, &s).contains("; 31 ready, no engine is active | "));
@@ -205,7 +205,7 @@ fn normally_500_failed_and_now_1000() {
         "REKINDLE FAILED CRITICAL - 1012 failed tasks, normal 498 (2.0x, limit 2x); 514 failures in 1h, \
          971 of all: invoice-mail: exit 75: smtp: connection / refused | failed=1012;747;996;0 failed_normal=498;;;0\n\
          [WARNING] invoice-mail 971, newest 2m ago\n[OK] thumbnail 41, newest 2m ago\n\
-         next: rekindle task groups -k invoice-mail -s failed\n"
+         next: rekindle task list -k invoice-mail -s failed\n"
     );
     assert!(
         shown(Mode::Failed, &s, &thresholds(Mode::Failed, "1000", "2000", None))
@@ -214,7 +214,7 @@ fn normally_500_failed_and_now_1000() {
     s.tasks.failed = Capped::new(200_000);
     let line = shown(Mode::Failed, &s, &thresholds(Mode::Failed, "1", "100000", None));
     assert!(line.starts_with("REKINDLE FAILED CRITICAL - 100000+ failed tasks (limit 100000); "), "{line}");
-    assert!(line.ends_with("next: rekindle task groups -s failed\n"));
+    assert!(line.ends_with("next: rekindle task list -s failed\n"));
 }
 
 #[test]

@@ -24,7 +24,10 @@ use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 
 /// Candidates with resources are read this many times over, so that two engines that look at the same
 /// head of the queue do not both come back with nothing.
-const LOOK_AHEAD: usize = 4;
+pub const LOOK_AHEAD: usize = 4;
+
+/// At least so many candidates are looked at.
+const LOOK_MIN: usize = 64;
 
 /// See `Store::probe`.
 pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
@@ -37,13 +40,17 @@ pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec
     let mut parts = Vec::new();
     for (n, kind) in kinds.iter().enumerate() {
         let kind = s.text(kind.as_str());
-        let some = |keyed: &str, lost: &str| {
+        // Those that run alone have an index of their own: without it, "none" would be known only after
+        // a look at the whole backlog.
+        let some = |which: String| {
             format!(
-                "CASE WHEN EXISTS (SELECT 1 FROM task t WHERE t.state = 0 AND t.kind = {kind} AND t.keyed {keyed} \
-                 AND t.lost {lost} {ALONE_FROM} AND {may}) THEN 1 ELSE 0 END"
+                "CASE WHEN EXISTS (SELECT 1 FROM task t WHERE t.state = 0 AND t.kind = {kind} AND {which} AND {may}) \
+                 THEN 1 ELSE 0 END"
             )
         };
-        parts.push(format!("SELECT {n} AS n, {}, {}, {}", some("= 0", "<"), some("= 1", "<"), some("IN (0, 1)", ">=")));
+        let shared = |keyed: u8| some(format!("t.keyed = {keyed} AND t.lost < {ALONE_FROM}"));
+        let alone = some(format!("t.lost >= {ALONE_FROM}"));
+        parts.push(format!("SELECT {n} AS n, {}, {}, {alone}", shared(0), shared(1)));
     }
     let sql = s.sql(parts.join(" UNION ALL "));
     let rows = db.query("probe", &sql)?;
@@ -60,12 +67,26 @@ fn read_work(mut row: Row, kinds: &[KindName]) -> Option<KindWork> {
 pub fn claim(db: &mut dyn Db, c: &Claim) -> StoreResult<Vec<Claimed>> {
     match c.scope {
         ClaimScope::Plain => claim_plain(db, c, "<", c.limit),
-        ClaimScope::Keyed => db.transaction("claim", |db| claim_keyed(db, c, "<", c.limit)),
+        ClaimScope::Keyed => keyed_rounds(db, c, "<", c.limit),
         ClaimScope::Alone => {
             let plain = claim_plain(db, c, ">=", 1)?;
-            if plain.is_empty() { db.transaction("claim", |db| claim_keyed(db, c, ">=", 1)) } else { Ok(plain) }
+            if plain.is_empty() { keyed_rounds(db, c, ">=", 1) } else { Ok(plain) }
         }
     }
+}
+
+/// Rounds of one claim, each a transaction of its own: a long line in front of the queue is moved to
+/// `blocked` round by round, so that it does not keep other resources waiting for one poll after the other.
+const ROUNDS_MAX: usize = 16;
+
+fn keyed_rounds(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<Vec<Claimed>> {
+    for _ in 0..ROUNDS_MAX {
+        let (claimed, blocked) = db.transaction("claim", |db| claim_keyed(db, c, lost, limit))?;
+        if !claimed.is_empty() || blocked == 0 {
+            return Ok(claimed);
+        }
+    }
+    Ok(Vec::new())
 }
 
 const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload";
@@ -117,10 +138,11 @@ fn claim_plain(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
     Ok(claimed)
 }
 
-fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<Vec<Claimed>> {
-    let candidates = keyed_candidates(db, c, lost, limit.saturating_mul(LOOK_AHEAD))?;
+/// What was claimed, and how many were moved behind their lines.
+fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<(Vec<Claimed>, usize)> {
+    let candidates = keyed_candidates(db, c, lost, limit.saturating_mul(LOOK_AHEAD).max(LOOK_MIN))?;
     if candidates.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
     let wants = resources_of(db, &candidates)?;
     let names: BTreeSet<&ResourceName> = wants.values().flatten().collect();
@@ -151,10 +173,11 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
             claimed.push(task);
         }
     }
-    Ok(claimed)
+    Ok((claimed, blocked.len()))
 }
 
-fn is_behind(id: TaskId, names: &[ResourceName], locked: &BTreeMap<ResourceName, LockedResource>) -> bool {
+/// Whether somebody else stands before it in one of its lines.
+pub fn is_behind(id: TaskId, names: &[ResourceName], locked: &BTreeMap<ResourceName, LockedResource>) -> bool {
     names.iter().filter_map(|n| locked.get(n)).any(|r| r.owner_task.is_some() || r.head.is_some_and(|head| head < id))
 }
 
@@ -173,7 +196,7 @@ fn keyed_candidates(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> Sto
 
 /// Resource rows are made by the first claim, never by an enqueue: a submitter's long transaction must
 /// not hold a row that engines need.
-fn create_missing(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<()> {
+pub fn create_missing(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<()> {
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
     let sql = s.sql(format!("SELECT name FROM resource WHERE name {list}"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rows::{TIMING_COLUMNS, meta_columns, micros, read_meta, read_timing};
+use super::rows::{TIMING_COLUMNS, meta_columns, micros, read_meta, read_timing, resources_of};
 use super::takeover;
 use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, TaskId, Token};
@@ -11,7 +11,7 @@ use crate::protocol::task::Wish;
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
-use crate::store::error::StoreError;
+use crate::store::error::{Cause, StoreError};
 use crate::store::sql::Row;
 use crate::store::types::*;
 
@@ -57,6 +57,7 @@ pub fn settle_epoch(db: &mut dyn Db, epoch: Epoch) -> StoreResult<bool> {
 /// See `Store::register`.
 pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcome> {
     db.transaction("register", |db| {
+        check_protocol(db, r)?;
         if let Some(former) = &r.former {
             end_former(db, former, &r.name)?;
         }
@@ -64,7 +65,13 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
             // Nothing else was written yet that must stay: an ended former life is over in any case.
             return Ok(RegisterOutcome::NameTaken(namesake));
         }
-        insert_engine(db, r)?;
+        if !insert_engine(db, r)? {
+            // Somebody registered the name between the look and the insert, which waited for that commit.
+            return match live_namesake(db, &r.name)? {
+                Some(namesake) => Ok(RegisterOutcome::NameTaken(namesake)),
+                None => Err(StoreError::Busy { step: "register", source: Cause("its namesake is just ending".into()) }),
+            };
+        }
         insert_info(db, r)?;
         let mut adopted = Vec::new();
         if let Some(former) = &r.former {
@@ -78,6 +85,19 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
         }
         Ok(RegisterOutcome::Registered { adopted, meta: meta(db)? })
     })
+}
+
+/// What writers speak must be within what this engine speaks.
+fn check_protocol(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
+    let sql = db.stmt().sql("SELECT protocol FROM meta WHERE one = 1");
+    let pinned = db.first("read the protocol", &sql)?.map_or(1, |mut row| row.count());
+    let (oldest, newest) = r.protocol;
+    if (oldest..=newest).contains(&pinned) {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "the cluster speaks protocol {pinned}, this program speaks {oldest} to {newest}: install the release of the others"
+    )))
 }
 
 /// The former life ends; its tasks are handed back by the takeover of the next sweep, or adopted below
@@ -97,7 +117,7 @@ fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Names
     let mut s = db.stmt();
     let name = s.text(name.as_str());
     let sql = s.sql(format!(
-        "SELECT e.incarnation, i.host, i.boot_id, i.pid, i.state_id, {now} - e.last_beat_at \
+        "SELECT e.incarnation, i.host, i.boot_id, i.pid, i.state_id, {now} - e.last_beat_at, e.beat, e.takeover_ms \
          FROM engine e JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.live_name = {name}"
     ));
     Ok(db.first("look for a namesake", &sql)?.map(|mut row| Namesake {
@@ -107,10 +127,13 @@ fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Names
         pid: row.count(),
         state_id: row.text(),
         last_beat_age: Duration::from_micros(row.int().max(0).unsigned_abs()),
+        beat: row.int(),
+        takeover_after: Duration::from_millis(row.int().max(0).unsigned_abs()),
     }))
 }
 
-fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
+/// False: there is a live engine of this name.
+fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<bool> {
     let now = db.dialect().now;
     let t = r.timing.spans();
     let mut s = db.stmt();
@@ -119,11 +142,10 @@ fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
     let spans: Vec<_> = spans.into_iter().map(|ms| s.int(ms)).collect();
     let sql = s.sql(format!(
         "INSERT INTO engine (incarnation, name, live_name, last_beat_at, {TIMING_COLUMNS}) \
-         VALUES ({id}, {name}, {name}, {now}, {})",
+         VALUES ({id}, {name}, {name}, {now}, {}) ON CONFLICT (live_name) DO NOTHING",
         spans.join(", ")
     ));
-    db.execute("register", &sql)?;
-    Ok(())
+    Ok(db.execute("register", &sql)? == 1)
 }
 
 fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
@@ -157,6 +179,9 @@ fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
 
 /// A `continue` task goes over to the new incarnation only if nobody has raised its token since.
 fn adopt(db: &mut dyn Db, from: Incarnation, to: Incarnation, held: &Held) -> StoreResult<bool> {
+    // In the one lock order: the task may be ending in this moment, and its finish locks resources first.
+    let names = resources_of(db, &[held.task])?;
+    takeover::lock_resources_waiting(db, names.values().flatten())?;
     let mut s = db.stmt();
     let (id, token, nonce) = (s.int(held.task.as_i64()), s.int(held.token.as_i64()), s.int(held.nonce.as_i64()));
     let (from, to) = (s.int(from.as_i64()), s.int(to.as_i64()));
@@ -165,8 +190,6 @@ fn adopt(db: &mut dyn Db, from: Incarnation, to: Incarnation, held: &Held) -> St
         "UPDATE task SET owner = {to}, version = version + 1 \
          WHERE id = {id} AND token = {token} AND nonce = {nonce} AND owner = {from} AND state = 3"
     ));
-    // The lock order is resource before task; here the task's row is the first write because nobody
-    // else can hold it: the former owner is this very engine, and takeover needs it to be fenced.
     let adopted = db.execute("adopt", &sql)? == 1;
     if adopted {
         let sql = binds.sql(format!(

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::engines;
 use super::rows::{held, micros, resources_of};
+use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Reason, TaskState};
@@ -87,43 +88,37 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         .collect();
     let columns =
         [("id", ColumnType::Int), ("token", ColumnType::Int), ("nonce", ColumnType::Int), ("value", ColumnType::Text)];
-    let now = db.dialect().now;
-    let head = |s: &mut Stmt| {
-        let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
-        let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
-        let u = s.table("u", &columns, &rows);
-        let mine = format!(
-            "id {ids} AND state = 3 AND owner = {owner} AND (id, token, nonce) IN (SELECT u.id, u.token, u.nonce FROM {u})"
-        );
-        (owner, engine, u, mine)
-    };
+    let (now, writing_cte) = (db.dialect().now, db.dialect().has_writing_cte);
+    let mut s = db.stmt();
+    let engine = s.text(who.name.as_str());
+    let u = s.table("u", &columns, &rows);
+    // Token and nonce say whose it is; the owner does not stand here, because a `continue` task that ends
+    // while its engine registers anew has just been given to the new incarnation.
+    let mine =
+        format!("t.id = u.id AND t.token = u.token AND t.nonce = u.nonce AND t.state = {}", TaskState::Running.code());
     let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
-    let tail =
-        |engine: &str| format!("{}, {}, {now}, {engine}, u.value", TaskState::Done.code(), AttemptResult::Done.code());
-    if db.dialect().has_writing_cte {
-        let mut s = db.stmt();
-        let (_, engine, u, mine) = head(&mut s);
+    let tail = format!("{}, {}, {now}, {engine}", TaskState::Done.code(), AttemptResult::Done.code());
+    if writing_cte {
+        // The value comes through RETURNING: a second join with the list would be planned for one row, and
+        // a batch would cost its square.
         let sql = s.sql(format!(
-            "WITH d AS (DELETE FROM task WHERE {mine} RETURNING *) {insert} SELECT {}, {} FROM d JOIN {u} \
-             ON u.id = d.id AND u.token = d.token AND u.nonce = d.nonce RETURNING id, token, nonce",
+            "WITH d AS (DELETE FROM task t USING {u} WHERE {mine} RETURNING t.*, u.value) \
+             {insert} SELECT {}, {tail}, d.value FROM d RETURNING id, token, nonce",
             of_task("d"),
-            tail(&engine)
         ));
         return read_held(db, &sql);
     }
-    let mut s = db.stmt();
-    let (owner, engine, u, _) = head(&mut s);
+    // CROSS JOIN keeps the list on the outside, for the same reason.
     let sql = s.sql(format!(
-        "{insert} SELECT {}, {} FROM {u} JOIN task t ON t.id = u.id AND t.token = u.token AND t.nonce = u.nonce \
-         WHERE t.state = 3 AND t.owner = {owner}",
+        "{insert} SELECT {}, {tail}, u.value FROM {u} CROSS JOIN task t WHERE {mine} RETURNING id, token, nonce",
         of_task("t"),
-        tail(&engine)
     ));
-    db.execute("finish", &sql)?;
+    let written = read_held(db, &sql)?;
     let mut s = db.stmt();
-    let (_, _, _, mine) = head(&mut s);
-    let sql = s.sql(format!("DELETE FROM task WHERE {mine} RETURNING id, token, nonce"));
-    read_held(db, &sql)
+    let ids = s.in_ints(written.iter().map(|held| held.task.as_i64()));
+    let sql = s.sql(format!("DELETE FROM task WHERE id {ids}"));
+    db.execute("finish", &sql)?;
+    Ok(written)
 }
 
 fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<Held>> {
@@ -166,29 +161,13 @@ fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult
     Ok(written)
 }
 
-fn lock_resources_waiting<'a>(
-    db: &mut dyn Db,
-    names: impl Iterator<Item = &'a ResourceName>,
-) -> StoreResult<BTreeMap<ResourceName, Token>> {
-    let names: BTreeSet<&str> = names.map(|n| n.as_str()).collect();
-    if names.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let lock = db.dialect().for_update;
-    let mut s = db.stmt();
-    let list = s.in_texts(names);
-    let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {lock}"));
-    let rows = db.query("lock resources", &sql)?;
-    Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
-}
-
 /// The first write: the row that carries the token. False: the claim is not this engine's any more.
 fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool> {
     let now = db.dialect().now;
     let mut s = db.stmt();
     let (id, token, nonce) =
         (s.int(end.held.task.as_i64()), s.int(end.held.token.as_i64()), s.int(end.held.nonce.as_i64()));
-    let (owner, engine) = (s.int(who.incarnation.as_i64()), s.text(who.name.as_str()));
+    let engine = s.text(who.name.as_str());
     let (budget, counted) = (s.int(i64::from(end.uses_budget)), s.int(i64::from(end.unstarted)));
     let in_a_row = if end.result == AttemptResult::HandedBack { "handed_back" } else { "0" };
     let (not_on, elsewhere) = (s.opt_text(end.not_on.clone()), s.int(i64::from(end.not_on.is_some())));
@@ -196,7 +175,7 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool>
         "UPDATE task SET version = version + 1, failures = failures + {budget}, attempt = attempt - {counted}, \
          handed_back = {in_a_row}, engine = {engine}, ended_at = {now}, not_on = {not_on}, \
          was_elsewhere = CASE WHEN {elsewhere} = 1 THEN 1 ELSE was_elsewhere END \
-         WHERE id = {id} AND token = {token} AND nonce = {nonce} AND owner = {owner} AND state = 3"
+         WHERE id = {id} AND token = {token} AND nonce = {nonce} AND state = 3"
     ));
     Ok(db.execute("finish", &sql)? == 1)
 }
@@ -205,9 +184,11 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool>
 fn somewhere_else(db: &mut dyn Db, end: &Finish) -> StoreResult<Next> {
     let Some(host) = &end.not_on else { return Ok(end.next.clone()) };
     let mut s = db.stmt();
-    let host = s.text(host);
+    let (host, id) = (s.text(host), s.int(end.held.task.as_i64()));
     let sql = s.sql(format!(
-        "SELECT count(*) FROM engine e JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.state = 1 AND i.host <> {host}"
+        "SELECT count(*) FROM task t JOIN engine_info i ON {} JOIN engine e ON i.incarnation = e.incarnation \
+         WHERE t.id = {id} AND e.state = 1 AND i.host <> {host}",
+        takes_kind("i", "t")
     ));
     let others = db.first("look for another host", &sql)?.map_or(0, |mut row| row.int());
     if others > 0 {
@@ -218,6 +199,12 @@ fn somewhere_else(db: &mut dyn Db, end: &Finish) -> StoreResult<Next> {
     let sql = s.sql(format!("UPDATE task SET not_on = NULL WHERE id = {id}"));
     db.execute("finish", &sql)?;
     Ok(if end.result == AttemptResult::Failed { Next::Failed } else { end.next.clone() })
+}
+
+/// Whether an engine takes the kind of a task. Names of kinds hold no character that LIKE or JSON treats
+/// specially but `_`, which matches itself too.
+pub fn takes_kind(info: &str, task: &str) -> String {
+    format!("{info}.kinds LIKE '%\"' || {task}.kind || '\"%'")
 }
 
 fn write_attempt(db: &mut dyn Db, who: &Finisher, end: &Finish, next: &Next) -> StoreResult<()> {
@@ -279,7 +266,7 @@ pub fn write_next(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>)
 
 /// Whether this way on raises the token: everything that takes it from an owner who did not finish, so
 /// that the outside world can refuse what that owner still does.
-fn raises_token(next: &Next, result: AttemptResult) -> bool {
+pub fn raises_token(next: &Next, result: AttemptResult) -> bool {
     matches!(next, Next::Ready(_) | Next::Held | Next::Canceled | Next::Quarantined)
         || matches!(result, AttemptResult::Lost | AttemptResult::HandedBack)
 }
@@ -440,10 +427,12 @@ pub fn read_finish(db: &mut dyn Db, held: &Held) -> StoreResult<FinishState> {
     let mut s = db.stmt();
     let (id, token, nonce) = (s.int(held.task.as_i64()), s.int(held.token.as_i64()), s.int(held.nonce.as_i64()));
     // A row that is not older than the end of its engine was written by whoever took the task over.
+    // Likewise a canceled task: the attempt's row tells who canceled it, the archive does not.
+    let done = TaskState::Done.code();
     let (lost, back) = (AttemptResult::Lost.code(), AttemptResult::HandedBack.code());
     let sql = s.sql(format!(
         "SELECT (SELECT count(*) FROM task WHERE id = {id} AND token = {token} AND nonce = {nonce} AND state = 3), \
-         (SELECT count(*) FROM task_archive WHERE id = {id} AND nonce = {nonce}) + \
+         (SELECT count(*) FROM task_archive WHERE id = {id} AND nonce = {nonce} AND state = {done}) + \
          (SELECT count(*) FROM attempt a WHERE a.task = {id} AND a.nonce = {nonce} AND a.result <> {lost} AND NOT EXISTS \
          (SELECT 1 FROM engine_info i LEFT JOIN engine e ON e.incarnation = i.incarnation WHERE a.result = {back} \
          AND i.incarnation = a.incarnation AND COALESCE(e.ended_at, i.ended_at) <= a.ended_at))"

@@ -7,6 +7,7 @@ pub mod claim;
 pub mod engines;
 pub mod finish;
 pub mod people;
+pub mod purge;
 pub mod rows;
 pub mod takeover;
 pub mod tasks;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::engines::meta;
 use super::rows::{micros, resources_of};
-use crate::config::{Keep, RetentionConfig};
 use crate::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
@@ -117,6 +116,9 @@ const LIVE: &str = "t.id, t.kind, t.state, t.reason, t.priority, t.due_at, t.att
 const ARCHIVED: &str = "t.id, t.kind, t.state, t.reason, t.priority, NULL, t.attempt, t.failures, t.lost, \
      t.engine, t.owner, t.token, t.nonce, 0, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
      t.value, t.resources, length(t.payload)";
+/// The condition of the index `task_aside` in its own words: SQLite uses a partial index only where they
+/// stand in the statement.
+const ASIDE: &str = "state IN (4, 5, 6)";
 const FROM_LIVE: &str = "FROM task t LEFT JOIN engine_info i ON i.incarnation = t.owner";
 const FROM_ARCHIVE: &str = "FROM task_archive t";
 
@@ -205,8 +207,11 @@ fn list(
     from: &str,
 ) -> StoreResult<Vec<TaskRow>> {
     let mut s = db.stmt();
-    let states: Vec<String> = states.iter().map(|state| state.code().to_string()).collect();
-    let mut wheres = vec![format!("t.state IN ({})", states.join(", "))];
+    let codes: Vec<String> = states.iter().map(|state| state.code().to_string()).collect();
+    let mut wheres = vec![format!("t.state IN ({})", codes.join(", "))];
+    if states.iter().all(|state| state.needs_human()) {
+        wheres.push(format!("t.{ASIDE}"));
+    }
     if !filter.kinds.is_empty() {
         wheres.push(format!("t.kind {}", s.in_texts(filter.kinds.iter().map(|k| k.as_str()))));
     }
@@ -348,6 +353,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
         // The literal state lets the partial indexes answer.
         let is_it = match state {
             TaskState::Running => "owner IS NOT NULL".to_owned(),
+            other if other.needs_human() => format!("{ASIDE} AND state = {}", other.code()),
             other => format!("state = {}", other.code()),
         };
         let sql = db.stmt().sql(format!("SELECT count(*) FROM (SELECT 1 FROM task WHERE {is_it} LIMIT {COUNT_MAX}) c"));
@@ -359,7 +365,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
     let since = s.int(now.as_us() - hour);
     let sql = s.sql(format!(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM task_archive WHERE ended_at > {since} AND state = 7 LIMIT {COUNT_MAX}) c), \
-         (SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
+         (SELECT count(*) FROM (SELECT 1 FROM task WHERE {ASIDE} AND state = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
          (SELECT count(*) FROM (SELECT 1 FROM attempt WHERE ended_at > {since} AND result = 5 LIMIT {COUNT_MAX}) c), \
          (SELECT min(claimed_at) FROM task WHERE owner IS NOT NULL)"
     ));
@@ -396,7 +402,7 @@ fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>>
     let sql = db.stmt().sql(format!(
         "SELECT g.kind, g.many, g.newest, (SELECT t.error FROM task t WHERE t.id = g.last_id) \
          FROM (SELECT f.kind AS kind, count(*) AS many, max(f.ended_at) AS newest, max(f.id) AS last_id \
-         FROM (SELECT id, kind, ended_at FROM task WHERE state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
+         FROM (SELECT id, kind, ended_at FROM task WHERE {ASIDE} AND state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
          ORDER BY g.many DESC, g.kind LIMIT 20"
     ));
     let read = |mut row: Row| FailedKind {
@@ -406,64 +412,4 @@ fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>>
         error: row.opt_text(),
     };
     Ok(db.query("count failed tasks", &sql)?.into_iter().map(read).collect())
-}
-
-/// See `Store::purge`. Small batches by key, oldest first; each table for itself.
-pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
-    let now = db.dialect().now;
-    let ended = |state: TaskState| format!("SELECT id FROM task_archive WHERE state = {}", state.code());
-    let chores: [(Keep, String); 4] = [
-        (retention.done, ended(TaskState::Done)),
-        (retention.canceled, ended(TaskState::Canceled)),
-        (retention.failed, "SELECT id FROM task WHERE state IN (5, 6)".into()),
-        (retention.logs, "SELECT task FROM attempt WHERE 1 = 1".into()),
-    ];
-    let mut deleted = 0;
-    for (n, (keep, select)) in chores.into_iter().enumerate() {
-        let Keep::For(span) = keep else { continue };
-        let mut s = db.stmt();
-        let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
-        let sql = s.sql(format!("{select} AND ended_at < {now} - {span} ORDER BY ended_at LIMIT {limit}"));
-        let ids: Vec<i64> = db.query("purge", &sql)?.into_iter().map(|mut row| row.int()).collect();
-        let tables: &[&str] = match n {
-            0 | 1 => &["task_archive WHERE id", "attempt WHERE task", "attempt_output WHERE task"],
-            2 => &["task WHERE state IN (5, 6) AND id", "task_resource WHERE task", "attempt WHERE task", "attempt_output WHERE task"],
-            _ => &["attempt_output WHERE task"],
-        };
-        if n == 3 {
-            delete_old_output(db, &ids)?;
-            continue;
-        }
-        deleted += delete(db, tables, &ids)?;
-    }
-    if let Keep::For(span) = retention.engines {
-        deleted += forget_engines(db, span, &[], false)?.len();
-    }
-    Ok(deleted)
-}
-
-fn delete(db: &mut dyn Db, tables: &[&str], ids: &[i64]) -> StoreResult<usize> {
-    if ids.is_empty() {
-        return Ok(0);
-    }
-    for table in tables {
-        let mut s = db.stmt();
-        let list = s.in_ints(ids.iter().copied());
-        let sql = s.sql(format!("DELETE FROM {table} {list}"));
-        db.execute("purge", &sql)?;
-    }
-    Ok(ids.len())
-}
-
-/// Output of old attempts; the attempts themselves stay as long as their task does.
-fn delete_old_output(db: &mut dyn Db, tasks: &[i64]) -> StoreResult<()> {
-    if tasks.is_empty() {
-        return Ok(());
-    }
-    let mut s = db.stmt();
-    let list = s.in_ints(tasks.iter().copied());
-    let sql = s.sql(format!(
-        "DELETE FROM attempt_output WHERE task {list} AND attempt < (SELECT max(a.attempt) FROM attempt a WHERE a.task = attempt_output.task)"
-    ));
-    db.execute("purge", &sql).map(|_| ())
 }

@@ -89,7 +89,7 @@ pub fn take_over_here(db: &mut dyn Db, owner: Incarnation, by: &str, limit: usiz
         let names = wants.get(&row.held.task).map_or(&[][..], Vec::as_slice);
         let stored = names.iter().filter_map(|n| locked.get(n)).copied().max().unwrap_or(row.held.token);
         write_attempt(db, row, plan.result, &name, owner, &end.evidence)?;
-        charge(db, row, &plan)?;
+        charge(db, row, &plan, &name)?;
         let ended =
             Ended { stored: stored.max(row.held.token), names, result: plan.result, detail: Some(&end.evidence) };
         write_next(db, row.held.task, &plan.next, &ended)?;
@@ -122,6 +122,23 @@ pub fn lock_resources<'a>(
     let mut s = db.stmt();
     let list = s.in_texts(names);
     let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {skip}"));
+    let rows = db.query("lock resources", &sql)?;
+    Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
+}
+
+/// The same, waiting for those that others hold.
+pub fn lock_resources_waiting<'a>(
+    db: &mut dyn Db,
+    names: impl Iterator<Item = &'a ResourceName>,
+) -> StoreResult<BTreeMap<ResourceName, Token>> {
+    let names: BTreeSet<&str> = names.map(|n| n.as_str()).collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let lock = db.dialect().for_update;
+    let mut s = db.stmt();
+    let list = s.in_texts(names);
+    let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {lock}"));
     let rows = db.query("lock resources", &sql)?;
     Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
 }
@@ -185,12 +202,19 @@ fn write_attempt(
     db.execute("write the lost attempt", &sql).map(|_| ())
 }
 
-fn charge(db: &mut dyn Db, row: &OrphanRow, plan: &crate::protocol::takeover::Takeover) -> StoreResult<()> {
+fn charge(
+    db: &mut dyn Db,
+    row: &OrphanRow,
+    plan: &crate::protocol::takeover::Takeover,
+    engine: &str,
+) -> StoreResult<()> {
     let mut s = db.stmt();
+    let engine = s.text(engine);
     let (id, lost, back) = (s.int(row.held.task.as_i64()), s.int(plan.lost), s.int(plan.handed_back));
     let charged = s.opt_int(plan.charged.map(Incarnation::as_i64));
-    let sql =
-        s.sql(format!("UPDATE task SET lost = {lost}, handed_back = {back}, charged = {charged} WHERE id = {id}"));
+    let sql = s.sql(format!(
+        "UPDATE task SET lost = {lost}, handed_back = {back}, charged = {charged}, engine = {engine} WHERE id = {id}"
+    ));
     db.execute("charge the lost engine", &sql).map(|_| ())
 }
 

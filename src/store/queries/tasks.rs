@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::claim::create_missing;
 use super::finish::{Ended, wake_heads, write_next};
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
@@ -79,6 +80,7 @@ pub fn promote_due(db: &mut dyn Db, limit: usize, lines: bool) -> StoreResult<us
         let mut done = promote(db, limit)?;
         if lines {
             done += wake_free_lines(db, limit)?;
+            done += lift_bars(db)?;
         }
         Ok(done)
     })
@@ -104,6 +106,17 @@ fn promote(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
         db.execute("make tasks due", &sql)?;
     }
     Ok(rows.len())
+}
+
+/// A task that is barred from one host needs a live engine on another one that takes its kind; where that
+/// one has gone, the bar is lifted: better tried where it failed than never.
+fn lift_bars(db: &mut dyn Db) -> StoreResult<usize> {
+    let takes = super::finish::takes_kind("i", "task");
+    let sql = db.stmt().sql(format!(
+        "UPDATE task SET not_on = NULL WHERE state IN (0, 1) AND not_on IS NOT NULL AND NOT EXISTS (SELECT 1 FROM engine e \
+         JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.state = 1 AND i.host <> task.not_on AND {takes})"
+    ));
+    db.execute("lift bars", &sql)
 }
 
 /// Blocked heads of lines whose resource nobody owns: none in a database that only this program writes.
@@ -156,10 +169,14 @@ pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
     })
 }
 
+/// Rows that no claim has made yet are made here: without a row to lock, a claim that is making it could
+/// move the next task to `blocked` behind a head that this transaction takes out of the line, and neither
+/// would see the other.
 fn lock_in_order(db: &mut dyn Db, names: &[ResourceName]) -> StoreResult<()> {
     if names.is_empty() {
         return Ok(());
     }
+    create_missing(db, &names.iter().collect())?;
     let lock = db.dialect().for_update;
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
@@ -208,7 +225,10 @@ fn archived_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
          SELECT id, kind, {keyed}, priority, {reason}, attempt, token, stack, created_at, created_by, payload \
          FROM task_archive WHERE id = {id}"
     ));
-    db.execute("retry a task", &sql)?;
+    if db.execute("retry a task", &sql)? == 0 {
+        // Somebody else has brought it back in this moment.
+        return Ok(VerbOutcome::NotFound);
+    }
     let sql = binds.sql(format!("DELETE FROM task_archive WHERE id = {id}"));
     db.execute("retry a task", &sql)?;
     let rows: Vec<Vec<Bind>> = names

@@ -185,7 +185,7 @@ pub fn a_database_that_is_read_only_for_a_while_ends_no_engine(rig: &Rig) {
     let task = rig.add("if first; then forever; fi; ticks 1");
     rig.wait_starts(task, 1, SOON);
     set(&["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"]);
-    wait_or(SOON, || a.log().contains("could not register"), || a.log());
+    wait_or(SOON, || a.log().contains("could not come back yet"), || a.log());
     assert_eq!(rig.task_processes(task), Vec::<i32>::new());
     let writable = "SET default_transaction_read_only = off";
     set(&[writable, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"]);

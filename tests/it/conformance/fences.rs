@@ -72,7 +72,7 @@ pub fn a_fence_with_the_right_beat_wins_once(rig: &Rig) {
         dead_after: secs(12),
         acknowledged: false,
     };
-    assert_eq!(ended, [wanted.clone()]);
+    assert_eq!(ended, std::slice::from_ref(&wanted));
     store.acknowledge_fence(a.incarnation).unwrap();
     let ended = store.sweep(SweepKind::Filtered).unwrap().ended;
     assert_eq!(ended, [EndedPeer { acknowledged: true, ..wanted }]);

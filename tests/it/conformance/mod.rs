@@ -6,6 +6,7 @@ mod engines;
 mod fences;
 mod finishes;
 mod lines;
+mod model;
 mod races;
 mod schema;
 mod takeover;
@@ -111,8 +112,12 @@ macro_rules! store_cases {
                 a_blocked_task_of_two_lines_is_woken_by_the_last_one
                 a_delayed_task_joins_the_line_when_it_is_due
                 a_lost_wake_up_is_found_by_the_slow_sweep;
+            model:
+                random_histories_read_the_same_as_in_memory;
             races:
                 two_engines_never_own_one_resource_and_its_order_is_kept
+                of_namesakes_that_register_at_once_one_gets_the_name
+                canceling_heads_while_claiming_loses_no_wake_up
                 overlapping_resources_in_any_order_neither_deadlock_nor_overlap
                 four_engines_claim_two_thousand_tasks_each_once
                 a_late_finish_races_the_takeover_and_one_of_them_wins
@@ -157,6 +162,10 @@ macro_rules! schema_cases {
                 a_database_refuses_timing_that_breaks_the_inequalities;
         }
     };
+}
+
+mod memory {
+    store_cases!(crate::support::databases::on_memory);
 }
 
 mod sqlite {

@@ -25,7 +25,7 @@ pub fn orphans_become_ready_in_their_old_place_with_a_raised_token(rig: &Rig) {
         let row = row(store, task.held.task);
         assert!(row.token > task.held.token, "{} after {}", row.token, task.held.token);
         assert_eq!((row.state, row.owner, row.nonce, row.reason), (TaskState::Ready, None, None, Reason::Lost));
-        assert_eq!((row.lost, row.result), (1, Some(AttemptResult::Lost)));
+        assert_eq!((row.lost, row.result, row.engine.as_deref()), (1, Some(AttemptResult::Lost), Some("a")));
     }
     let again = b.claim().run(store);
     assert_eq!(again.iter().map(|c| c.held.task).collect::<Vec<_>>(), ids, "the old order");
@@ -96,7 +96,7 @@ pub fn rerun_never_fails_and_raises_the_token(rig: &Rig) {
 pub fn a_wish_to_cancel_is_obeyed_at_takeover(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     let (plain, keyed) = (task().add(store), task_on(&["r"]).add(store));
-    a.claim().one(store);
+    let unkeyed = a.claim().one(store);
     let on_r = a.claim().keyed().one(store);
     for id in [plain, keyed] {
         assert_eq!(store.task_verb(id, TaskVerb::Cancel).unwrap(), VerbOutcome::Asked);
@@ -104,6 +104,9 @@ pub fn a_wish_to_cancel_is_obeyed_at_takeover(rig: &Rig) {
     a.dies(store);
     assert_eq!(a.takeover(store).parked, 2);
     assert_eq!((state(store, plain), state(store, keyed)), (Some(TaskState::Canceled), Some(TaskState::Canceled)));
+    for claimed in [&unkeyed, &on_r] {
+        assert_eq!(store.read_finish(&claimed.held).unwrap(), FinishState::Refused, "it was the sweep that wrote");
+    }
     let r = store.resource(&resource("r")).unwrap().unwrap();
     assert!(r.owner_task.is_none() && r.token > on_r.held.token && r.line.is_empty());
 }

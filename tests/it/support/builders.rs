@@ -172,11 +172,6 @@ impl ClaimBuilder {
         self
     }
 
-    pub fn on_host(mut self, host: &str) -> Self {
-        self.0.host = host.into();
-        self
-    }
-
     pub fn run(&self, store: &dyn Store) -> Vec<Claimed> {
         store.claim(&self.0).unwrap()
     }
@@ -232,7 +227,7 @@ impl TaskBuilder {
     }
 
     pub fn add(&self, store: &dyn Store) -> TaskId {
-        store.add(&[self.0.clone()], "a test").unwrap()[0]
+        store.add(std::slice::from_ref(&self.0), "a test").unwrap()[0]
     }
 
     pub fn add_many(&self, store: &dyn Store, count: usize) -> Vec<TaskId> {

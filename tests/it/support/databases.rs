@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rekindle::clock::ManualClock;
 use rekindle::config::DatabaseUrl;
-use rekindle::protocol::ids::{Incarnation, Nonce, TaskId};
+use rekindle::protocol::ids::{Incarnation, Nonce, TaskId, Token};
+use rekindle::protocol::task::TaskState;
 use rekindle::store::db::Db;
 use rekindle::store::postgres::Postgres;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
-use rekindle::store::{Settings, Store, open};
+use rekindle::store::{MemoryStore, Settings, Store, open};
 
 use super::postgres::{self, Database};
 
@@ -21,12 +23,18 @@ pub struct Rig {
 }
 
 enum Place {
+    Memory { store: MemoryStore, clock: ManualClock },
     Sqlite { settings: Settings, _dir: tempfile::TempDir },
     Postgres(Database),
 }
 
 /// A case of the conformance suite.
 pub type Case = fn(&Rig);
+
+/// Runs a case in memory.
+pub fn on_memory(case: Case) {
+    case(&Rig::memory());
+}
 
 /// Runs a case over a fresh SQLite file.
 pub fn on_sqlite(case: Case) {
@@ -69,6 +77,13 @@ impl Rig {
         Self::over(Place::Sqlite { settings, _dir: dir })
     }
 
+    /// An empty store in memory beside this one, for comparison.
+    pub fn memory() -> Self {
+        let clock = ManualClock::new();
+        let store = MemoryStore::new(Arc::new(clock.clone()));
+        Self::over(Place::Memory { store, clock })
+    }
+
     /// A second store over the same database, as another engine has it.
     pub fn another(&self) -> Arc<dyn Store> {
         self.place.open()
@@ -76,12 +91,18 @@ impl Rig {
 
     /// Everything in the database becomes older by `span`, as if so much time had passed.
     pub fn pass(&self, span: Duration) {
-        self.shift("-", span);
+        match &self.place {
+            Place::Memory { clock, .. } => clock.advance(span),
+            _ => self.shift("-", span),
+        }
     }
 
     /// The database's clock is stepped back by `span`.
     pub fn un_pass(&self, span: Duration) {
-        self.shift("+", span);
+        match &self.place {
+            Place::Memory { clock, .. } => clock.step_wall_us(-i64::try_from(span.as_micros()).unwrap()),
+            _ => self.shift("+", span),
+        }
     }
 
     fn shift(&self, sign: &str, span: Duration) {
@@ -94,11 +115,21 @@ impl Rig {
 
     /// The database turns out to be another one than `meta` has recorded.
     pub fn move_database(&self) {
-        self.sql("UPDATE meta SET identity = 'elsewhere'");
+        match &self.place {
+            Place::Memory { store, .. } => store.set_identity("elsewhere"),
+            _ => self.sql("UPDATE meta SET identity = 'elsewhere'"),
+        }
     }
 
     /// A claim commits although its engine was fenced or closed meanwhile.
     pub fn late_claim(&self, task: TaskId, owner: Incarnation, nonce: Nonce) {
+        if let Place::Memory { store, .. } = &self.place {
+            return store.edit(|state| {
+                let row = state.tasks.get_mut(&task).unwrap();
+                (row.state, row.owner, row.nonce) = (TaskState::Running, Some(owner), Some(nonce));
+                (row.token, row.attempt) = (Token::new(row.token.as_i64() + 1), row.attempt + 1);
+            });
+        }
         let (task, owner, nonce) = (task.as_i64(), owner.as_i64(), nonce.as_i64());
         self.sql(&format!(
             "UPDATE task SET state = 3, owner = {owner}, nonce = {nonce}, token = token + 1, attempt = attempt + 1, \
@@ -108,6 +139,9 @@ impl Rig {
 
     /// A wake-up was lost: the task is blocked although its line is free.
     pub fn block(&self, task: TaskId) {
+        if let Place::Memory { store, .. } = &self.place {
+            return store.edit(|state| state.tasks.get_mut(&task).unwrap().state = TaskState::Blocked);
+        }
         self.sql(&format!("UPDATE task SET state = 2 WHERE id = {}", task.as_i64()));
     }
 
@@ -140,6 +174,7 @@ const TIMES: [(&str, &str); 7] = [
 impl Place {
     fn open(&self) -> Arc<dyn Store> {
         let settings = match self {
+            Self::Memory { store, .. } => return Arc::new(store.clone()),
             Self::Sqlite { settings, .. } => settings,
             Self::Postgres(database) => &database.settings,
         };
@@ -148,6 +183,7 @@ impl Place {
 
     fn connection(&self) -> Connection {
         match self {
+            Self::Memory { .. } => panic!("memory takes no statements"),
             Self::Sqlite { settings, .. } => Connection::Sqlite(SqliteDb::open(settings).unwrap()),
             Self::Postgres(database) => Connection::Postgres(Postgres::open(&database.settings).unwrap()),
         }

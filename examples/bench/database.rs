@@ -1,0 +1,90 @@
+//! Fresh databases: a SQLite file in a temporary directory, or a database of its own on the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection};
+use rekindle::config::DatabaseUrl;
+use rekindle::protocol::ids::KindName;
+use rekindle::store::{NewTask, Settings, Store, open};
+
+/// Where a measurement keeps its tasks. Dropped with everything in it.
+pub struct Database {
+    /// `sqlite` or `postgres`.
+    pub word: &'static str,
+    /// For engines.
+    pub url: String,
+    server: Option<(String, String)>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Database {
+    /// A file in a directory of its own.
+    pub fn sqlite() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("rekindle-bench.").tempdir()?;
+        let url = format!("sqlite://{}/bench.db", dir.path().display());
+        Ok(Self { word: "sqlite", url, server: None, _dir: Some(dir) })
+    }
+
+    /// A new database on the server of this URL.
+    pub fn postgres(server: &str) -> Result<Self> {
+        let name = format!("bench_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        on_server(server, &format!("CREATE DATABASE {name}"))?;
+        let (front, _) = server.rsplit_once('/').context("the PostgreSQL URL names no database")?;
+        Ok(Self {
+            word: "postgres",
+            url: format!("{front}/{name}"),
+            server: Some((server.to_owned(), name)),
+            _dir: None,
+        })
+    }
+
+    /// Its store, with the schema set up.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        let store = store(&self.url, 4)?;
+        store.migrate()?;
+        Ok(store)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some((server, name)) = &self.server
+            && let Err(error) = on_server(server, &format!("DROP DATABASE {name} WITH (FORCE)"))
+        {
+            eprintln!("could not drop {name}: {error:#}");
+        }
+    }
+}
+
+fn on_server(url: &str, statement: &str) -> Result<()> {
+    let mut connection = PgConnection::establish(url).context("could not connect to the PostgreSQL server")?;
+    Ok(connection.batch_execute(statement)?)
+}
+
+/// The store of a URL, with the same settings as an engine's.
+pub fn store(url: &str, connections: u32) -> Result<Arc<dyn Store>> {
+    let url = DatabaseUrl::parse(url)?;
+    let work = Settings { create: true, application: "bench".into(), ..Settings::new(url) };
+    let q = Duration::from_millis(1_500);
+    let beats = Settings { connect_timeout: q, statement_timeout: q, cache_kib: 64, ..work.clone() };
+    Ok(open(vec![work], vec![beats], connections)?)
+}
+
+/// Adds so many tasks of one kind.
+pub fn feed(store: &dyn Store, kind: &KindName, count: usize, delay: Option<Duration>) -> Result<()> {
+    let task = NewTask { kind: kind.clone(), payload: b"{}".to_vec(), resources: Vec::new(), priority: 0, delay };
+    let batch = vec![task; 5_000.min(count)];
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(batch.len());
+        store.add(&batch[..now], "bench")?;
+        left -= now;
+    }
+    Ok(())
+}

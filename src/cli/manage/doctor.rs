@@ -1,0 +1,306 @@
+//! `rekindle doctor`: looks at everything that tends to be wrong on a host, and says how to mend it.
+//! Changes nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::{AccessFlags, access};
+use serde_json::json;
+
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{List, Table};
+use crate::cli::session::{Access, Session};
+use crate::cli::{GlobalFlags, output};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Host, Loaded, command_problems, load};
+use crate::guard::{Means, available_means};
+use crate::health::gather::{Answers, Progress, ask};
+use crate::health::words::fine_span;
+use crate::store::Meta;
+
+/// Check configuration, database, clock and files, and print how to mend what is wrong
+///
+/// Exit codes: 0 nothing is wrong (warnings included), 1 something is.
+#[derive(clap::Args, Debug, Clone, Default)]
+#[command(
+    before_help = "Examples:\n  rekindle doctor\n  rekindle doctor -o json | jq '.items[] | select(.verdict != \"ok\")'"
+)]
+pub struct DoctorArgs {}
+
+/// How one thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, but look at it.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+impl Verdict {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+/// One line of the doctor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was looked at.
+    pub subject: &'static str,
+    /// What was found.
+    pub text: String,
+    /// How to mend it.
+    pub fix: Option<String>,
+}
+
+impl Line {
+    /// As it should be.
+    pub fn ok(subject: &'static str, text: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, subject, text: text.into(), fix: None }
+    }
+
+    /// It works, but look at it.
+    pub fn warn(subject: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warn, subject, text: text.into(), fix: Some(fix.into()) }
+    }
+
+    /// It does not work.
+    pub fn fail(subject: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Fail, subject, text: text.into(), fix: Some(fix.into()) }
+    }
+}
+
+/// A clock that is off by more than this is worth a warning; it decides nothing.
+const SKEW_MAX: Duration = Duration::from_secs(2);
+/// A round trip longer than this eats into the heartbeat's timeout.
+const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
+
+/// Looks at everything.
+pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
+    let mut lines = Vec::new();
+    match load(&flags.load_options(Host::here())) {
+        Err(errors) => {
+            let fix = "mend it, then: rekindle config check";
+            lines.extend(errors.problems.iter().map(|problem| Line::fail("config", problem.to_string(), fix)));
+        }
+        Ok(loaded) => {
+            lines.extend(config_lines(&loaded));
+            // Files before the database: opening it as root gives up root's rights.
+            lines.extend(dir_lines(&loaded.config));
+            lines.extend(file_lines(&loaded.config));
+            lines.extend(database_lines(flags, &loaded));
+            lines.extend(means_lines());
+        }
+    }
+    print(&lines, flags)?;
+    let is_bad = lines.iter().any(|line| line.verdict == Verdict::Fail);
+    Ok(if is_bad { Exit::Failed } else { Exit::Ok })
+}
+
+/// Which means of killing the guard of an engine would have here: as this user, on this host. One that is
+/// missing is no fault as long as the process tree works; the line says what it would cover.
+fn means_lines() -> Vec<Line> {
+    let chosen = |means: Means| match means {
+        Means::Cgroup => "a control group of its own, chosen by itself",
+        Means::PidNamespace => {
+            "a PID namespace, on request (engine.kill = \"pidns\"): covers guard and engine killed together"
+        }
+        Means::ProcessTree => "the process tree: death signals, groups and a subreaper",
+    };
+    let line = |(means, found): (Means, Result<(), String>)| match found {
+        Ok(()) => Line::ok("kill", format!("the guard can use {}", chosen(means))),
+        Err(why) => Line::ok("kill", format!("the guard cannot use {}: {why}", chosen(means))),
+    };
+    available_means().into_iter().map(line).collect()
+}
+
+fn config_lines(loaded: &Loaded) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let files: Vec<String> = loaded.files.iter().map(|path| path.display().to_string()).collect();
+    let files = if files.is_empty() { "no file, so the defaults".to_owned() } else { files.join(", ") };
+    lines
+        .push(Line::ok("config", format!("{files}; {} configured", output::plural(loaded.config.kinds.len(), "kind"))));
+    let warnings = loaded.warnings.iter();
+    lines.extend(warnings.map(|warning| Line::warn("config", warning.to_string(), "rekindle config show --origin")));
+    let commands = command_problems(loaded);
+    let fix = "install it, or correct the path; tasks of this kind fail on this host until then";
+    lines.extend(commands.iter().map(|problem| Line::fail("command", problem.to_string(), fix)));
+    if commands.is_empty() && !loaded.config.kinds.is_empty() {
+        lines.push(Line::ok("command", "every kind's command can be run"));
+    }
+    lines
+}
+
+fn dir_lines(config: &Config) -> Vec<Line> {
+    let dirs = [("state dir", &config.engine.state_dir), ("scratch dir", &config.engine.scratch_dir)];
+    dirs.map(|(subject, dir)| dir_line(subject, dir)).into()
+}
+
+/// Whether the engine could write there, if it ran as this user.
+fn dir_line(subject: &'static str, dir: &Path) -> Line {
+    let shown = dir.display();
+    let there = dir.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
+    let may_write = access(there, AccessFlags::W_OK | AccessFlags::X_OK);
+    match (there == dir, dir.is_dir(), may_write) {
+        (true, false, _) => Line::fail(subject, format!("{shown} is no directory"), format!("move it away: {shown}")),
+        (true, true, Ok(())) => Line::ok(subject, format!("{shown} is writable for this user")),
+        (false, _, Ok(())) => Line::ok(subject, format!("{shown} is not there yet; the engine makes it")),
+        (_, _, Err(error)) => Line::warn(
+            subject,
+            format!("{shown}: this user may not write in {} ({})", there.display(), error.desc()),
+            "fine if the engine runs as another user; run the doctor as that one: sudo -u rekindle rekindle doctor",
+        ),
+    }
+}
+
+/// Place and owner of a SQLite file.
+fn file_lines(config: &Config) -> Vec<Line> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Some(path) = config.database.urls.first().and_then(|url| url.sqlite_path()) else { return Vec::new() };
+    let Ok(data) = std::fs::metadata(path) else { return Vec::new() };
+    let mut lines = Vec::new();
+    let owner = nix::unistd::User::from_uid(data.uid().into()).ok().flatten();
+    let owner = owner.map_or_else(|| data.uid().to_string(), |user| user.name);
+    let mode = data.permissions().mode() & 0o7777;
+    lines.push(Line::ok(
+        "file",
+        format!("{} belongs to {owner}, mode {mode:04o}, {} bytes", path.display(), data.len()),
+    ));
+    if mode & 0o007 != 0 {
+        let fix = format!("chmod o= {}", path.display());
+        lines.push(Line::warn("file", format!("{} is open to every user of this host", path.display()), fix));
+    }
+    lines.extend(path.parent().and_then(space_line));
+    for suffix in ["-wal", "-shm"] {
+        let beside = path.with_file_name(format!("{}{suffix}", path.file_name().unwrap_or_default().to_string_lossy()));
+        let stranger = std::fs::metadata(&beside).ok().filter(|other| other.uid() != data.uid());
+        lines.extend(stranger.map(|_| {
+            let text = format!("{} belongs to another user than the database", beside.display());
+            Line::fail("file", text, format!("chown {owner} {}", beside.display()))
+        }));
+    }
+    lines
+}
+
+/// Less than this on the disk of a SQLite file is little: its log alone grows to 8 MiB between checkpoints.
+const SPACE_MIN: u64 = 64 << 20;
+
+fn space_line(dir: &Path) -> Option<Line> {
+    let stat = nix::sys::statvfs::statvfs(dir).ok()?;
+    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    let text = format!("{} MiB free in {}", free >> 20, dir.display());
+    Some(match free {
+        0..SPACE_MIN => Line::fail("space", text, "make space: a full disk stops every write, heartbeats included"),
+        _ => Line::ok("space", text),
+    })
+}
+
+fn database_lines(flags: &GlobalFlags, loaded: &Loaded) -> Vec<Line> {
+    let from_error = |error: CliError| {
+        let cause = error.cause.as_deref().map_or_else(String::new, |cause| format!(": {cause}"));
+        let fix = error.next.first().cloned().unwrap_or_else(|| format!("rekindle explain {}", error.code));
+        vec![Line::fail("database", format!("{} [{}]{cause}", error.what, error.code), fix)]
+    };
+    let session = match Session::open(flags, loaded, Access::AnySchema) {
+        Ok(session) => session,
+        Err(error) => return from_error(error),
+    };
+    let asked = session.read("asking the database", |store| {
+        let answers = ask(store, &Progress::default())?;
+        let meta = if answers.status.is_some() { Some(store.meta()?) } else { None };
+        Ok((answers, meta))
+    });
+    match asked {
+        Ok((answers, meta)) => answer_lines(&answers, meta.as_ref()),
+        Err(error) => from_error(error),
+    }
+}
+
+fn answer_lines(answers: &Answers, meta: Option<&Meta>) -> Vec<Line> {
+    let Answers { info, db, schema, .. } = answers;
+    let mut lines = vec![Line::ok("database", format!("{} at {} answers", info.product, info.place))];
+    lines.push(match (db.is_schema_ok, schema.unknown.is_empty()) {
+        (true, _) => Line::ok("schema", db.schema.clone()),
+        (false, true) => Line::fail("schema", db.schema.clone(), "rekindle db migrate"),
+        (false, false) => Line::fail("schema", db.schema.clone(), "upgrade rekindle on this host"),
+    });
+    if db.is_schema_ok {
+        lines.push(match db.round_trip {
+            slow if slow > ROUND_TRIP_MAX => Line::warn(
+                "round trip",
+                fine_span(slow),
+                "look at the database's load and at the network; heartbeats wait as long",
+            ),
+            fast => Line::ok("round trip", fine_span(fast)),
+        });
+        lines.push(match db.clock_skew {
+            skew if skew > SKEW_MAX => Line::warn(
+                "clock",
+                format!("this host and the database differ by {}", fine_span(skew)),
+                "timedatectl; nothing depends on it but the times people see",
+            ),
+            skew => Line::ok("clock", format!("skew {}", fine_span(skew))),
+        });
+    }
+    if let Some(meta) = meta {
+        lines.push(match meta.identity_matches {
+            true => Line::ok("identity", info.identity.clone()),
+            false => Line::warn(
+                "identity",
+                format!("{} is not the database that was recorded: a failover, a copy or a restore", info.identity),
+                "nothing if engines run: they raise the epoch by themselves; else make sure that this is the right database",
+            ),
+        });
+        if meta.settled_epoch < meta.raised_epoch {
+            let text = format!("epoch {} was raised and is not settled: no claims yet", meta.epoch.as_i64());
+            lines.push(Line::warn(
+                "epoch",
+                text,
+                "wait for the takeover time of a live engine (12.5s with balanced timing)",
+            ));
+        }
+    }
+    if info.durability_problems.is_empty() {
+        lines.push(Line::ok("durability", "no setting found that could lose commits"));
+    }
+    let fix = "set it right on the server: a lost commit can run a task twice";
+    lines.extend(info.durability_problems.iter().map(|problem| Line::fail("durability", problem.clone(), fix)));
+    lines.push(match info.read_only {
+        true => Line::warn(
+            "writable",
+            "the database refuses writes from here",
+            "fine for monitoring; engines need a role and a server that write",
+        ),
+        false => Line::ok("writable", "yes"),
+    });
+    lines
+}
+
+fn print(lines: &[Line], flags: &GlobalFlags) -> Result<(), CliError> {
+    let mut table = Table::new(&["", "", ""]).without_headers();
+    for line in lines {
+        table.row([line.verdict.word(), line.subject, &line.text]);
+        if let Some(fix) = &line.fix {
+            table.row(["", "", &format!("-> {fix}")]);
+        }
+    }
+    let item = |line: &Line| json!({"verdict": line.verdict.word(), "subject": line.subject, "text": line.text, "fix": line.fix});
+    List {
+        schema: "rekindle.doctor/1",
+        now: SystemClock.wall_now(),
+        items: lines.iter().map(item).collect(),
+        names: lines.iter().filter(|line| line.verdict != Verdict::Ok).map(|line| line.subject.to_owned()).collect(),
+        table,
+        footer: None,
+    }
+    .print(flags)
+}

@@ -1,0 +1,245 @@
+//! What operators want of engines: written for the name, obeyed by the engine with its next heartbeat,
+//! reported back by it. Every wish tells when it takes effect and how to undo it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::waiting::Patience;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::human::{age, one_line, shorten, took};
+use crate::cli::output::{self, List, Table};
+use crate::cli::session::{Access, Session};
+use crate::cli::{Format, GlobalFlags, load_config, who};
+use crate::clock::{Clock, SystemClock};
+use crate::health::view::newest_lives;
+use crate::protocol::engine::{EngineState, Mode, Wanted};
+use crate::protocol::ids::EngineName;
+use crate::protocol::task::TaskState;
+use crate::store::{EngineRow, TaskFilter, Wish4Engine};
+
+/// Which engines.
+#[derive(clap::Args, Debug, Clone, Default)]
+#[command(about = None, long_about = None)]
+pub struct Names {
+    /// Names of engines
+    #[arg(value_name = "NAME", required_unless_present_any = ["is_self", "all"])]
+    pub names: Vec<EngineName>,
+    /// The engine of this host's configuration (engine.name)
+    #[arg(long = "self")]
+    pub is_self: bool,
+    /// All engines that are alive
+    #[arg(long, conflicts_with_all = ["names", "is_self"])]
+    pub all: bool,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// What.
+    pub wanted: Wanted,
+    /// It ends by itself after this long.
+    pub lasts: Option<Duration>,
+    /// What still runs then is handed back.
+    pub deadline: Option<Duration>,
+    /// Watch until it is so.
+    pub wait: bool,
+}
+
+/// One engine that was asked.
+struct Asked {
+    name: EngineName,
+    before: Wanted,
+    row: Option<EngineRow>,
+}
+
+/// Writes the wish for every name, then waits if asked to. All are asked first, so that work does not hop
+/// from one to the next.
+pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliError> {
+    let loaded = load_config(flags)?;
+    let session = match wish.wait {
+        true => Session::open_patient(flags, &loaded)?,
+        false => Session::open(flags, &loaded, Access::Current)?,
+    };
+    let (_, rows) = session.read("listing engines", |store| store.engines())?;
+    let newest = newest_lives(&rows);
+    let wanted_names = chosen(names, &newest, &loaded.config.engine.name)?;
+    let mut asked = Vec::new();
+    for name in wanted_names {
+        let message = Wish4Engine {
+            name: name.clone(),
+            wanted: wish.wanted,
+            reason: flags.reason.clone().filter(|_| wish.wanted != Wanted::Run),
+            by: who::user(),
+            deadline: wish.deadline,
+            lasts: wish.lasts,
+        };
+        let before = session.write("telling engines what is wanted", move |store| store.set_wanted(&message))?;
+        let before =
+            before.ok_or_else(|| CliError::no_engine(name.as_str(), newest.iter().map(|row| row.name.as_str())))?;
+        let row = newest.iter().find(|row| row.name == name).map(|row| (*row).clone());
+        asked.push(Asked { name, before, row });
+    }
+    tell(&asked, wish, flags)?;
+    if wish.wait { watch(&session, &asked, wish, flags) } else { Ok(Exit::Ok) }
+}
+
+/// Every name must be known before the first wish is written.
+fn chosen(names: &Names, newest: &[&EngineRow], own: &EngineName) -> Result<Vec<EngineName>, CliError> {
+    if names.all {
+        let live = newest.iter().filter(|row| row.state == EngineState::Live);
+        return Ok(live.map(|row| row.name.clone()).collect());
+    }
+    let mut wanted: Vec<EngineName> = names.names.clone();
+    wanted.extend(names.is_self.then(|| own.clone()));
+    wanted.dedup();
+    match wanted.iter().find(|name| !newest.iter().any(|row| row.name == **name)) {
+        Some(unknown) => Err(CliError::no_engine(unknown.as_str(), newest.iter().map(|row| row.name.as_str()))),
+        None => Ok(wanted),
+    }
+}
+
+fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<(), CliError> {
+    let item = |one: &Asked| {
+        json!({
+            "engine": one.name,
+            "wanted": wish.wanted,
+            "before": one.before,
+            "reason": flags.reason,
+            "lasts_s": wish.lasts.map(crate::cli::human::seconds),
+            "deadline_s": wish.deadline.map(crate::cli::human::seconds),
+            "effective_within_s": one.row.as_ref().map(|row| crate::cli::human::seconds(within(row))),
+        })
+    };
+    if flags.output == Format::Table {
+        return asked.iter().try_for_each(|one| flags.say(&words(one, wish)));
+    }
+    // While waiting, the list comes at the end.
+    if wish.wait && flags.output != Format::Name {
+        return Ok(());
+    }
+    List {
+        schema: "rekindle.engine-wish/1",
+        now: SystemClock.wall_now(),
+        items: asked.iter().map(item).collect(),
+        names: asked.iter().map(|one| one.name.to_string()).collect(),
+        table: Table::new(&[""]),
+        footer: None,
+    }
+    .print(flags)
+}
+
+/// The next heartbeat comes at the latest after this: 1.1 h, and it may take q.
+fn within(row: &EngineRow) -> Duration {
+    row.timing.heartbeat_interval() * 11 / 10 + row.timing.query_timeout()
+}
+
+fn words(one: &Asked, wish: Wish) -> String {
+    let name = &one.name;
+    let word = match wish.wanted {
+        Wanted::Run => "resume",
+        other => other.word(),
+    };
+    let when = match &one.row {
+        Some(row) if row.state == EngineState::Live => {
+            format!("{name} sees it with its next heartbeat (at most {})", took(within(row)))
+        }
+        _ => format!("{name} does not run now; it holds for its next start"),
+    };
+    let until = wish.lasts.map_or_else(String::new, |lasts| format!(" for {}", age(lasts)));
+    let deadline =
+        wish.deadline.map_or_else(String::new, |span| format!("; what still runs after {} is handed back", age(span)));
+    let undo = match (wish.wanted, one.before) {
+        (Wanted::Run, Wanted::Run) => "it was not paused before".to_owned(),
+        (Wanted::Run, before) => format!("undo: rekindle engine {before} {name}"),
+        _ => format!("undo: rekindle engine resume {name}"),
+    };
+    format!("{name}: {word} requested{until}; {when}{deadline}\n{undo}\n")
+}
+
+/// Watches until every engine is drained, or gone where it should stop.
+fn watch(session: &Session, asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliError> {
+    let mut patience = Patience::new(flags.timeout);
+    let mut told: Vec<Option<String>> = vec![None; asked.len()];
+    let tells = flags.output == Format::Table;
+    loop {
+        let answer = session.try_read("watching engines", |store| store.engines())?;
+        if let Some((_, rows)) = patience.bear(session, answer)? {
+            let newest = newest_lives(&rows);
+            let mut open = Vec::new();
+            for (one, told) in asked.iter().zip(&mut told) {
+                let row = newest.iter().find(|row| row.name == one.name);
+                let (is_over, text) = progress(row.copied(), wish.wanted, patience.waited());
+                if !is_over {
+                    open.push(one.name.as_str());
+                }
+                if told.as_ref() != Some(&text) {
+                    if tells {
+                        let running = if is_over { String::new() } else { running(session, &one.name) };
+                        flags.say(&format!("{}: {text}{running}\n", one.name))?;
+                    }
+                    *told = Some(text);
+                }
+            }
+            if open.is_empty() {
+                return finished(asked, wish, flags, patience.waited());
+            }
+        }
+        if !patience.pause() {
+            let what = format!("waited {} for engines to {}", age(patience.waited()), wish.wanted);
+            return Err(CliError::timeout(what).next("rekindle engine list"));
+        }
+    }
+}
+
+/// Whether one engine is where it should be, and how it stands. Without times, which would make every look news.
+fn progress(row: Option<&EngineRow>, wanted: Wanted, waited: Duration) -> (bool, String) {
+    let Some(row) = row else { return (true, "is not known any more".to_owned()) };
+    match (row.state, row.mode) {
+        (EngineState::Fenced, _) => (true, "is fenced; its tasks were taken over".to_owned()),
+        (EngineState::Stopped, _) => (true, format!("stopped after {}", age(waited))),
+        (EngineState::Live, Mode::Drained) if wanted == Wanted::Drain && row.running == 0 => {
+            (true, format!("drained after {}. It keeps beating and takes nothing.", age(waited)))
+        }
+        (EngineState::Live, mode @ (Mode::Draining | Mode::Drained)) => {
+            (false, format!("{mode}, {} running", row.running))
+        }
+        (EngineState::Live, mode) => (false, format!("{mode}, has not seen it yet; {} running", row.running)),
+    }
+}
+
+/// `  #4812 invoice-mail 2m, #4830 report 11m`.
+fn running(session: &Session, name: &EngineName) -> String {
+    let filter =
+        TaskFilter { states: vec![TaskState::Running], engine: Some(name.clone()), limit: 4, ..TaskFilter::default() };
+    let Ok(Ok((now, rows))) = session.try_read("listing its tasks", move |store| store.tasks(&filter)) else {
+        return String::new();
+    };
+    let show = |row: &crate::store::TaskRow| {
+        let runs = row.started_at.map_or_else(String::new, |at| format!(" {}", age(now.since(at))));
+        format!("{} {}{runs}", row.id, shorten(&one_line(row.kind.as_str()), 40))
+    };
+    let shown: Vec<String> = rows.iter().take(3).map(show).collect();
+    let more = if rows.len() > 3 { ", ..." } else { "" };
+    if shown.is_empty() { String::new() } else { format!("   {}{more}", shown.join(", ")) }
+}
+
+fn finished(asked: &[Asked], wish: Wish, flags: &GlobalFlags, waited: Duration) -> Result<Exit, CliError> {
+    if flags.output != Format::Table {
+        tell(asked, Wish { wait: false, ..wish }, flags)?;
+    } else if wish.wanted == Wanted::Drain {
+        let names: Vec<&str> = asked.iter().map(|one| one.name.as_str()).collect();
+        flags.say(&format!("next: work on the host, then   rekindle engine resume {}\n", names.join(" ")))?;
+    }
+    match wish.deadline.filter(|deadline| waited >= *deadline) {
+        Some(deadline) => {
+            output::print_error(&format!(
+                "the deadline of {} was over: what still ran was handed back\n",
+                age(deadline)
+            ));
+            Ok(Exit::Timeout)
+        }
+        None => Ok(Exit::Ok),
+    }
+}

@@ -1,0 +1,11 @@
+//! What several verbs share.
+
+pub mod engine_json;
+pub mod engine_wish;
+pub mod ids;
+pub mod many;
+pub mod payload;
+pub mod select;
+pub mod task_json;
+pub mod verdict;
+pub mod waiting;

@@ -1,0 +1,105 @@
+//! Retention: ended rows that are older than they are kept go, oldest first, in small batches.
+//!
+//! Each batch is one transaction that deletes a task with everything that belongs to it: a task whose
+//! resources were gone without it could never be claimed, and a line whose head is gone would stand for
+//! ever. A person may bring a failed task back at any moment, so what is deleted is decided by the
+//! DELETE itself, under the locks of the task's resources.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::finish::wake_heads;
+use super::people::forget_engines;
+use super::rows::{micros, resources_of};
+use super::takeover::lock_resources;
+use crate::config::{Keep, RetentionConfig};
+use crate::protocol::ids::{ResourceName, TaskId};
+use crate::protocol::task::TaskState;
+use crate::store::api::StoreResult;
+use crate::store::db::Db;
+
+/// See `Store::purge`.
+pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
+    let mut deleted = 0;
+    for (keep, state) in [(retention.done, TaskState::Done), (retention.canceled, TaskState::Canceled)] {
+        if let Keep::For(span) = keep {
+            deleted += db.transaction("purge", |db| archived(db, state, span, limit))?;
+        }
+    }
+    if let Keep::For(span) = retention.failed {
+        deleted += db.transaction("purge", |db| failed(db, span, limit))?;
+    }
+    if let Keep::For(span) = retention.logs {
+        deleted += logs(db, span, limit)?;
+    }
+    if let Keep::For(span) = retention.engines {
+        deleted += forget_engines(db, span, &[], false)?.len();
+    }
+    Ok(deleted)
+}
+
+fn ids(db: &mut dyn Db, select: &str, span: Duration, limit: usize) -> StoreResult<Vec<i64>> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let sql = s.sql(format!("{select} AND ended_at < {now} - {span} ORDER BY ended_at LIMIT {limit}"));
+    Ok(db.query("purge", &sql)?.into_iter().map(|mut row| row.int()).collect())
+}
+
+fn archived(db: &mut dyn Db, state: TaskState, span: Duration, limit: usize) -> StoreResult<usize> {
+    let ids = ids(db, &format!("SELECT id FROM task_archive WHERE state = {}", state.code()), span, limit)?;
+    // A task that was brought back meanwhile is not in the archive any more, and keeps its attempts.
+    let gone = delete_returning(db, &format!("task_archive WHERE state = {} AND id", state.code()), &ids)?;
+    delete_belongings(db, &gone)
+}
+
+fn failed(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
+    let ids = ids(db, "SELECT id FROM task WHERE state IN (5, 6)", span, limit)?;
+    let tasks: Vec<TaskId> = ids.iter().map(|id| TaskId::new(*id)).collect();
+    let wants = resources_of(db, &tasks)?;
+    let locked = lock_resources(db, wants.values().flatten())?;
+    let whole = |id: &TaskId| wants.get(id).is_none_or(|names| names.iter().all(|n| locked.contains_key(n)));
+    let chosen: Vec<i64> = tasks.iter().filter(|id| whole(id)).map(|id| id.as_i64()).collect();
+    let gone = delete_returning(db, "task WHERE state IN (5, 6) AND id", &chosen)?;
+    let names: BTreeSet<ResourceName> =
+        gone.iter().filter_map(|id| wants.get(&TaskId::new(*id))).flatten().cloned().collect();
+    let mut s = db.stmt();
+    let list = s.in_ints(gone.iter().copied());
+    let sql = s.sql(format!("DELETE FROM task_resource WHERE task {list}"));
+    db.execute("purge", &sql)?;
+    wake_heads(db, &names)?;
+    delete_belongings(db, &gone)
+}
+
+fn delete_returning(db: &mut dyn Db, table: &str, ids: &[i64]) -> StoreResult<Vec<i64>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut s = db.stmt();
+    let list = s.in_ints(ids.iter().copied());
+    let sql = s.sql(format!("DELETE FROM {table} {list} RETURNING id"));
+    Ok(db.query("purge", &sql)?.into_iter().map(|mut row| row.int()).collect())
+}
+
+fn delete_belongings(db: &mut dyn Db, ids: &[i64]) -> StoreResult<usize> {
+    for table in ["attempt", "attempt_output"] {
+        let mut s = db.stmt();
+        let list = s.in_ints(ids.iter().copied());
+        let sql = s.sql(format!("DELETE FROM {table} WHERE task {list}"));
+        db.execute("purge", &sql)?;
+    }
+    Ok(ids.len())
+}
+
+/// Output of attempts that ended long ago; the attempts themselves stay as long as their task does.
+fn logs(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let sql = s.sql(format!(
+        "DELETE FROM attempt_output WHERE (task, attempt) IN (SELECT o.task, o.attempt FROM attempt a \
+         JOIN attempt_output o ON o.task = a.task AND o.attempt = a.attempt \
+         WHERE a.ended_at < {now} - {span} ORDER BY a.ended_at LIMIT {limit})"
+    ));
+    db.execute("purge", &sql)
+}

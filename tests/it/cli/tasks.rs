@@ -1,0 +1,172 @@
+//! Adding, listing, showing, retrying, canceling and waiting.
+
+use std::time::Duration;
+
+use rekindle::protocol::ids::TaskId;
+use rekindle::protocol::takeover::Next;
+use rekindle::protocol::task::AttemptResult;
+use rekindle::store::Finish;
+
+use super::{Desk, live};
+use crate::support::builders::done;
+
+#[test]
+fn a_task_is_added_listed_and_shown() {
+    let desk = Desk::new();
+    let added = desk.args(&[
+        "task",
+        "add",
+        "mail",
+        "--payload",
+        "{\"invoice\": 7, \"to\": \"bob\"}",
+        "--resource",
+        "b",
+        "--resource",
+        "a",
+        "--resource",
+        "b",
+    ]);
+    assert_eq!(added.code(0).out, "#1 added, ready\n");
+    assert_eq!(desk.run("task add mail --delay 10m --priority -3").out, "#2 added, waiting for 10m\n");
+    let list = desk.run("task list").code(0).out;
+    assert_eq!(
+        list,
+        "ID  KIND  STATE    ATTEMPT  AGE  ENGINE  RESOURCES  ERROR\n\
+         #2  mail  waiting  0/5      0s\n\
+         #1  mail  ready    0/5      0s           a +1\n\
+         2 tasks\n"
+    );
+    let shown = desk.run("task show #1").code(0).out;
+    assert!(shown.starts_with("Task #1    mail   priority 0\nState      ready\n"), "{shown}");
+    assert!(shown.contains("Resources  a, b\n") && shown.contains("JSON: invoice=7, to=[redacted]\n"), "{shown}");
+    assert!(desk.run("task show 1 --payload").out.ends_with("payload:\n{\"invoice\": 7, \"to\": \"bob\"}\n"));
+}
+
+#[test]
+fn payloads_come_from_files_and_standard_input_byte_by_byte() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("p"), "{\"a\":  1.50}\n").unwrap();
+    desk.args(&["task", "add", "mail", "--payload", &format!("@{}", desk.path("p").display())]).code(0);
+    desk.feed("task add mail --payload -", b"\xff\x00raw").code(0);
+    let store = desk.store();
+    let payload = |id| store.task(TaskId::new(id)).unwrap().unwrap().1;
+    assert_eq!(payload(1), b"{\"a\":  1.50}\n");
+    assert_eq!(payload(2), b"\xff\x00raw");
+}
+
+#[test]
+fn many_tasks_are_added_in_one_go() {
+    let desk = Desk::new();
+    let lines = "{\"payload\": {\"n\":  1}, \"resources\": [\"x\", \"x\"]}\n{\"payload\": \"two\"}\n";
+    assert_eq!(desk.feed("task add mail --many -", lines.as_bytes()).code(0).out, "added 2 tasks: #1 to #2\n");
+    assert_eq!(desk.feed("task add mail --many - -o name", lines.as_bytes()).code(0).out, "3\n4\n");
+    let (row, payload) = desk.store().task(TaskId::new(1)).unwrap().unwrap();
+    assert_eq!((payload, row.resources.len()), (b"{\"n\":  1}".to_vec(), 1));
+}
+
+#[test]
+fn an_unknown_kind_is_added_with_a_note_and_a_guess() {
+    let desk = Desk::new();
+    let said = desk.run("task add mial").code(0);
+    assert_eq!(said.out, "#1 added, ready\n");
+    assert!(said.err.contains("left for engines that know it; did you mean mail?"), "{}", said.err);
+    assert_eq!(desk.run("task add mail").err, "");
+}
+
+#[test]
+fn waiting_tells_how_a_task_went() {
+    let desk = Desk::new();
+    desk.run("task add mail").code(0);
+    desk.run("task add mail").code(0);
+    let said = desk.run("task wait 1 --timeout 100ms").code(5);
+    assert!(said.err.starts_with("error[E404]: 1 task of 1 not ended after"), "{}", said.err);
+    let store = desk.store();
+    let app = live(&*store, "app1");
+    let held = app.claim().run(&*store);
+    app.ends(&*store, done(&held[0]));
+    let failed = Finish {
+        result: AttemptResult::Failed,
+        next: Next::Failed,
+        detail: Some("exit 65: no".into()),
+        exit_code: Some(65),
+        ..done(&held[1])
+    };
+    app.ends(&*store, failed);
+    assert!(desk.run("task wait 1").code(0).out.starts_with("#1 done in "));
+    assert_eq!(desk.run("task wait 2").code(1).out, "#2 failed after 1 attempt: exit 65: no\n");
+    let both = desk.run("task wait 1 2 -o json").code(1).json();
+    assert_eq!((&both["items"][0]["state"], &both["items"][1]["state"]), (&"done".into(), &"failed".into()));
+    desk.run("task wait 1 99 --timeout 5s").code(4);
+}
+
+#[test]
+fn a_selection_of_several_needs_consent() {
+    let desk = Desk::new();
+    desk.feed("task add mail --many -", b"{\"payload\":1}\n{\"payload\":2}\n{\"payload\":3}\n").code(0);
+    let refused = desk.run("task cancel -k mail").code(3);
+    assert!(
+        refused.err.contains("cancel 3 tasks needs your consent") && refused.err.contains("add --yes"),
+        "{refused:?}"
+    );
+    assert_eq!(desk.run("task cancel -k mail --dry-run").code(0).out, "would cancel 3 tasks   (dry run)\n#1\n#2\n#3\n");
+    assert_eq!(desk.run("task cancel -k mail --limit 1").code(0).out, "#3 ready -> canceled\n");
+    let all = desk.run("task cancel --all --yes").code(0).out;
+    assert_eq!(all, "#1 ready -> canceled\n#2 ready -> canceled\ncancel: 2 tasks\n");
+    assert_eq!(desk.feed("task retry -", b"#1\n2 3\n").code(0).out.lines().last(), Some("retry: 3 tasks"));
+    desk.run("task cancel").code(2);
+}
+
+#[test]
+fn what_cannot_be_done_says_why() {
+    let desk = Desk::new();
+    desk.run("task add mail").code(0);
+    let said = desk.run("task retry 1").code(3);
+    assert!(said.err.starts_with("error[E503]: #1 is ready, so retry means nothing\n"), "{}", said.err);
+    assert!(desk.run("task cancel 9").code(4).err.starts_with("error[E501]: task #9 not found\n"));
+    let mixed = desk.run("task cancel 1 9").code(1).out;
+    assert_eq!(mixed, "#1 ready -> canceled\n#9 not found\ncancel: 1 task, 1 could not be\n");
+}
+
+#[test]
+fn the_output_of_an_attempt_is_printed_as_it_was() {
+    let desk = Desk::new();
+    desk.run("task add mail").code(0);
+    let store = desk.store();
+    let app = live(&*store, "app1");
+    let held = app.claim().one(&*store);
+    app.ends(&*store, Finish { output: b"line 1\n\x1b[31mred\n".to_vec(), output_dropped: 12, ..done(&held) });
+    let said = desk.run("task log 1").code(0);
+    assert_eq!(said.out, "line 1\n\x1b[31mred\n");
+    assert!(said.err.contains("12B before this were not kept"), "{}", said.err);
+    assert_eq!(desk.run("task log 1 -o json").json()["dropped_bytes"], 12);
+    desk.run("task log 2").code(4);
+    assert_eq!(desk.run("task log 1 --attempt 7").code(0).out, "");
+}
+
+#[test]
+fn a_resource_shows_its_owner_and_its_line() {
+    let desk = Desk::new();
+    let lines = "{\"payload\":1,\"resources\":[\"r 1\"]}\n".repeat(3);
+    desk.feed("task add mail --many -", lines.as_bytes()).code(0);
+    let store = desk.store();
+    assert_eq!(live(&*store, "app1").claim().keyed().run(&*store).len(), 1);
+    let list = desk.run("resource list").code(0).out;
+    assert!(list.contains("r 1       #1    app1    3\n"), "{list}");
+    let shown = desk.args(&["resource", "show", "r 1"]).code(0).out;
+    assert!(shown.contains("Owned by  #1 on app1\n") && shown.contains("    2  #2    "), "{shown}");
+    desk.run("resource show nobody").code(4);
+}
+
+#[test]
+fn a_hundred_thousand_tasks_do_not_slow_the_screen() {
+    let desk = Desk::new();
+    desk.feed("task add mail --many -", "{\"payload\":1}\n".repeat(100_000).as_bytes()).code(0);
+    // The promise is 200 ms; a debug build on a loaded machine gets more, and a scan would take longer still.
+    let clock = rekindle::clock::SystemClock;
+    let began = rekindle::clock::Clock::lease_now(&clock);
+    let said = desk.run("status").code(0);
+    assert!(rekindle::clock::Clock::lease_now(&clock).since(began) < Duration::from_secs(2));
+    assert!(said.out.contains("100000 ready"), "{}", said.out);
+    let refused = desk.feed("task add mail --many -", "{\"payload\":1}\n".repeat(100_001).as_bytes()).code(2);
+    assert!(refused.err.contains("add it in parts"), "{}", refused.err);
+}

@@ -1,0 +1,129 @@
+//! Databases that are not there, not ours, not fit, or frozen.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use rekindle::clock::{Clock, SystemClock};
+use rekindle::config::DatabaseUrl;
+use rekindle::store::Settings;
+use rekindle::store::db::Db;
+use rekindle::store::sql::Sql;
+use rekindle::store::sqlite::SqliteDb;
+
+use super::{Desk, SECRET};
+
+fn sql(desk: &Desk, text: &str) {
+    let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
+    SqliteDb::open(&settings).unwrap().execute("test", &Sql { text: text.into(), binds: Vec::new() }).unwrap();
+}
+
+#[test]
+fn a_file_that_is_not_there_is_not_made_but_by_migrate() {
+    let desk = Desk::bare();
+    let said = desk.run("task list").code(69);
+    assert!(said.err.contains("error[E301]: cannot reach the database of cluster \"desk\"\n"), "{}", said.err);
+    assert!(said.err.contains("there is no such file") && said.err.contains("rekindle db migrate"), "{}", said.err);
+    desk.run("db status").code(69);
+    desk.run("db migrate --dry-run").code(69);
+    desk.run("status").code(69);
+    assert_eq!(desk.check("").code, 2);
+    assert!(!desk.path("a.db").exists());
+    assert_eq!(desk.run("db sync").code(0).out, "schema none -> 20261121000000: 1 migration run\n");
+    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121000000 is up to date: nothing to do\n");
+    desk.run("db migrate --dry-run").code(0);
+}
+
+#[test]
+fn an_empty_database_is_to_be_migrated() {
+    let desk = Desk::bare();
+    std::fs::write(desk.path("a.db"), "").unwrap();
+    desk.run("db migrate --dry-run").code(3);
+    desk.run("db status").code(3);
+    let said = desk.run("task add mail").code(78);
+    assert!(said.err.starts_with("error[E310]: ") && said.err.contains("rekindle db migrate"), "{}", said.err);
+    let check = desk.check("").code(2).out;
+    assert!(check.starts_with("REKINDLE CRITICAL - database schema does not fit: no tables yet"), "{check}");
+    assert!(desk.check("-m latency").code(3).out.starts_with("REKINDLE LATENCY UNKNOWN - "));
+}
+
+#[test]
+fn a_newer_schema_is_left_alone() {
+    let desk = Desk::new();
+    sql(&desk, "INSERT INTO __diesel_schema_migrations (version) VALUES ('20991231000000')");
+    for line in ["task add mail", "status", "db migrate", "engine list"] {
+        let said = desk.run(line).code(78);
+        assert!(said.err.starts_with("error[E311]: ") && said.err.contains("20991231000000"), "{line}: {}", said.err);
+    }
+    desk.run("db status").code(78);
+    assert_eq!(desk.check("").code, 2);
+    assert!(desk.run("doctor").code(1).out.contains("FAIL  schema"));
+}
+
+#[test]
+fn a_file_that_is_something_else_is_not_touched() {
+    let desk = Desk::bare();
+    std::fs::write(desk.path("a.db"), "my diary\n").unwrap();
+    for line in ["status", "db migrate", "task add mail"] {
+        let said = desk.run(line).code(78);
+        assert!(said.err.starts_with("error[E312]: this database cannot be used\n"), "{line}: {}", said.err);
+    }
+    assert_eq!(std::fs::read_to_string(desk.path("a.db")).unwrap(), "my diary\n");
+}
+
+#[test]
+fn no_text_shows_a_password() {
+    let desk = Desk::bare();
+    let url = format!("postgres://u:{SECRET}@127.0.0.1:1/d");
+    for line in ["status", "doctor", "config show", "db status", "task add mail", "config check", "status -vv"] {
+        let mut args: Vec<&str> = line.split(' ').collect();
+        args.extend(["--database-url", &url, "--timeout", "5s"]);
+        let said = desk.args(&args);
+        assert!(!said.out.contains(SECRET) && !said.err.contains(SECRET), "{line}: {said:?}");
+    }
+    let said = desk.args(&["status", "--database-url", &url]).code(69);
+    assert!(
+        said.err.contains("u:***@127.0.0.1:1/d  (from flag --database-url)") && said.err.contains("pg_isready"),
+        "{}",
+        said.err
+    );
+    for mode in ["overall", "latency"] {
+        let check = desk.check(&format!("-m {mode} --database-url {url}"));
+        assert!(!check.out.contains(SECRET) && !check.err.contains(SECRET), "{check:?}");
+        assert_eq!(check.code, if mode == "overall" { 2 } else { 3 });
+    }
+    for wrong in [format!("nonsense://u:{SECRET}@h/d"), format!("postgres://u:{SECRET}#x@h/d")] {
+        let said = desk.args(&["status", "--database-url", &wrong]).code(78);
+        assert!(!said.err.contains(SECRET), "{said:?}");
+    }
+}
+
+#[test]
+fn a_file_that_somebody_else_writes_to_is_busy() {
+    let desk = Desk::new();
+    let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
+    let mut other = SqliteDb::open(&settings).unwrap();
+    other.begin("test").unwrap();
+    let said = desk.run("task add mail --timeout 1s").code(75);
+    assert!(said.err.starts_with("error[E303]: the database is busy (add tasks)\n"), "{}", said.err);
+    assert!(said.err.contains("nothing was changed"), "{}", said.err);
+    // Reading goes on.
+    desk.run("status --timeout 5s").code(0);
+    other.rollback();
+    assert_eq!(desk.run("task add mail").code(0).out, "#1 added, ready\n");
+}
+
+#[test]
+fn a_server_that_never_answers_holds_nobody() {
+    let desk = Desk::bare();
+    // It accepts connections by its backlog and says nothing, like a server that was stopped.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://u@127.0.0.1:{}/d", silent.local_addr().unwrap().port());
+    let began = SystemClock.lease_now();
+    let said = desk.args(&["status", "--database-url", &url, "--timeout", "700ms"]).code(69);
+    assert!(said.err.contains("no answer within 0s while connecting (--timeout)"), "{}", said.err);
+    let check = desk.check(&format!("-t 700ms -m latency --database-url {url}")).code(3);
+    assert_eq!(check.out, "REKINDLE LATENCY UNKNOWN - timeout after 0.7s while connecting\nnext: rekindle doctor\n");
+    let check = desk.check(&format!("-t 700ms --database-url {url}")).code(2);
+    assert_eq!(check.out, "REKINDLE CRITICAL - timeout after 0.7s while connecting\nnext: rekindle doctor\n");
+    assert!(SystemClock.lease_now().since(began) < Duration::from_secs(10));
+}
