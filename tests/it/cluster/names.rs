@@ -45,9 +45,6 @@ pub fn after_the_death_of_both_the_same_state_directory_registers_at_once(rig: &
     rig.wait_starts(task, 1, SOON);
     wait_or(SOON, || rig.task_processes(task).len() >= 2, || "nothing escaped".into());
     kill_both(&a);
-    // Without its state directory the name is not free: nobody knows that the first is dead.
-    let other = rig.engine("a").state("state-other").launch();
-    assert_eq!(other.wait(SOON), 3, "{}", other.log());
     let former = rig.life("a");
     assert_eq!(former.state, EngineState::Live);
     let again = rig.engine("a").start();
@@ -58,4 +55,21 @@ pub fn after_the_death_of_both_the_same_state_directory_registers_at_once(rig: &
     rig.wait_state(task, TaskState::Done, SOON);
     assert_eq!(rig.results(task), [AttemptResult::Lost, AttemptResult::Done]);
     again.stop();
+}
+
+/// As after the loss of a host: nobody else is there to fence, so the newcomer watches its namesake for T.
+pub fn another_state_directory_gets_the_name_when_the_beat_stood_still_for_t(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let task = rig.add("if first; then forever; fi; ticks 2");
+    rig.wait_starts(task, 1, SOON);
+    kill_both(&a);
+    let former = rig.life("a");
+    let other = rig.engine("a").state("state-other").launch();
+    rig.wait_state(task, TaskState::Done, SOON);
+    let row = rig.lives("a").into_iter().find(|row| row.incarnation == former.incarnation).unwrap();
+    assert_eq!((row.state, row.proof), (EngineState::Fenced, Some(Proof::Expiry)));
+    let stood = row.ended_at.unwrap().since(row.last_beat_at);
+    assert!(stood >= Duration::from_millis(3_200) && stood <= Duration::from_secs(6), "it stood for {stood:?}");
+    assert_eq!(rig.results(task), [AttemptResult::Lost, AttemptResult::Done]);
+    other.stop();
 }
