@@ -160,7 +160,8 @@ impl Engine {
         pid.unwrap()
     }
 
-    fn try_proper(&self) -> Option<i32> {
+    /// The same, if there is one now.
+    pub fn try_proper(&self) -> Option<i32> {
         let is_it = |proc: &tree::Proc| {
             let cmdline = fs::read(format!("/proc/{}/cmdline", proc.pid)).unwrap_or_default();
             proc.ppid == self.guard && proc.is_alive() && cmdline.ends_with(b"--engine-proper\0")

@@ -1,6 +1,8 @@
 //! The real programs: killed, stopped, cut off and set back, on SQLite and PostgreSQL. Each case asserts
 //! on the database's history, on the oracle that its tasks write, and that no process is left.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as loudly as tests")]
 
+mod chaos;
 mod engine;
 mod kills;
 mod late;
@@ -27,6 +29,8 @@ macro_rules! cases {
     ($on:path) => {
         run_all! {
             $on:
+            chaos:
+                no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
             kills:
                 a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
                 the_same_with_the_process_tree
@@ -85,6 +89,8 @@ mod postgres {
         super::rig::on_postgres:
         places:
             an_engine_waits_for_a_server_that_is_not_there_yet;
+        outages:
+            connections_that_are_ended_disturb_nothing;
     }
 }
 
@@ -95,6 +101,7 @@ mod own_postgres {
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            a_database_that_is_read_only_for_a_while_ends_no_engine
             an_engine_that_is_stopped_while_the_database_is_away_ends
             a_long_stop_kills_what_runs_and_the_work_goes_on_by_itself
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;

@@ -8,6 +8,8 @@ use rekindle::protocol::engine::{EngineState, Proof};
 use rekindle::protocol::ids::{Incarnation, TaskId};
 use rekindle::protocol::task::{AttemptResult, TaskState};
 
+use rekindle::store::sql::Sql;
+
 use super::engine::Engine;
 use super::rig::{Rig, SOON, uptime, wait_or};
 use crate::support::databases::Connection;
@@ -169,4 +171,49 @@ fn nobody_is_blamed(rig: &Rig, before: &BTreeMap<String, Incarnation>, tasks: &[
     for task in tasks {
         assert_eq!(rig.task(*task).lost, 0, "{:?}", rig.task(*task));
     }
+}
+
+pub fn a_database_that_is_read_only_for_a_while_ends_no_engine(rig: &Rig) {
+    let set = |statements: &[&str]| {
+        let mut connection = rig.connection();
+        for text in statements {
+            connection.db().execute("a test", &Sql { text: (*text).into(), binds: Vec::new() }).unwrap();
+        }
+    };
+    let a = rig.engine("a").start();
+    let (former, processes) = (rig.life("a").incarnation, pids(&[&a]));
+    let task = rig.add("if first; then forever; fi; ticks 1");
+    rig.wait_starts(task, 1, SOON);
+    set(&["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"]);
+    wait_or(SOON, || a.log().contains("could not come back yet"), || a.log());
+    assert_eq!(rig.task_processes(task), Vec::<i32>::new());
+    let writable = "SET default_transaction_read_only = off";
+    set(&[writable, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"]);
+    rig.wait_state(task, TaskState::Done, SOON);
+    assert_eq!(rig.results(task), [AttemptResult::HandedBack, AttemptResult::Done]);
+    assert!(rig.life("a").incarnation != former && pids(&[&a]) == processes);
+    a.stop();
+}
+
+pub fn connections_that_are_ended_disturb_nothing(rig: &Rig) {
+    let engines = ["a", "b"].map(|name| rig.engine(name).start());
+    let before = (lives(rig), pids(&engines.each_ref()));
+    let tasks: Vec<_> = (0..40).map(|n| rig.add_to("sh", "ticks 3", &[["r", "s", "t"][n % 3]])).collect();
+    rig.wait_starts(tasks[0], 1, SOON);
+    // Somebody else ends them: the rig's own must stay.
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+         AND pid <> pg_backend_pid() AND application_name <> 'rekindle'";
+    for _ in 0..12 {
+        rig.rows(end);
+        SystemClock.pause(Duration::from_millis(150));
+    }
+    for task in &tasks {
+        rig.wait_state(*task, TaskState::Done, Duration::from_secs(30));
+        assert_eq!((rig.said(*task, "END").len(), rig.task(*task).lost), (1, 0), "{:?}", rig.attempts(*task));
+    }
+    let words = ["terminating connection", "server closed the connection"];
+    let has_noticed = |engine: &Engine| words.iter().any(|word| engine.log().contains(word));
+    assert!(engines.iter().all(has_noticed), "nothing was disturbed\n{}", engines[0].log());
+    assert_eq!((lives(rig), pids(&engines.each_ref())), before, "somebody came back as a new life");
+    engines.iter().for_each(Engine::stop);
 }

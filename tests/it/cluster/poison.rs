@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use rekindle::clock::{Clock, SystemClock};
 use rekindle::protocol::task::{AttemptResult, TaskState};
 
 use super::engine::EngineSpec;
-use super::rig::Rig;
+use super::rig::{Rig, SOON};
 
 /// Starts an engine again whenever it ends badly, as systemd does, until `over`.
 fn unit(spec: &EngineSpec<'_>, over: &AtomicBool) {
@@ -20,7 +21,9 @@ fn unit(spec: &EngineSpec<'_>, over: &AtomicBool) {
         }
         SystemClock.pause(Duration::from_millis(20));
     }
-    engine.stop();
+    // It may be dying of the poison at this moment, or not have begun.
+    engine.signal(Signal::SIGTERM);
+    engine.wait(SOON);
 }
 
 pub fn a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never(rig: &Rig) {

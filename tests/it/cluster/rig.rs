@@ -2,7 +2,7 @@
 //! to which every task's processes write what they do.
 //!
 //! A task's payload is a piece of shell that [`PROBE`] runs: `ticks 20` (20 × 50 ms), `forever`,
-//! `escape` (a grandchild in a session of its own that ticks on and ignores TERM), `deaf` (ignore TERM).
+//! `wait_go` (until [`Rig::go`]), `escape` (a grandchild in a session of its own that ticks on and ignores TERM), `deaf` (ignore TERM).
 //! Everything that a test starts carries `IT_RIG` in its environment, so that leftovers are found.
 
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ say() { read -r up rest < /proc/uptime; echo "$1 $REKINDLE_TASK $REKINDLE_TOKEN 
 forever() { while :; do say TICK; sleep 0.05; done; }
 ticks() { n=$1; while [ "$n" -gt 0 ]; do say TICK; sleep 0.05; n=$((n - 1)); done; }
 escape() { setsid /bin/sh "$PROBE" forever < /dev/null > /dev/null 2>&1 & }
+wait_go() { while [ ! -e "$PROBE.go" ]; do sleep 0.05; done; }
 deaf() { trap '' TERM INT HUP; }
 first() { [ "$REKINDLE_ATTEMPT" = 1 ]; }
 if [ "$1" = forever ]; then deaf; forever; fi
@@ -132,6 +133,11 @@ impl Rig {
     pub fn env(&self) -> [(&'static str, String); 3] {
         let path = |name| self.path(name).display().to_string();
         [(MARK, self.mark.clone()), ("ORACLE", path("oracle")), ("PROBE", path("probe.sh"))]
+    }
+
+    /// Lets tasks that `wait_go` go on.
+    pub fn go(&self) {
+        std::fs::write(self.path("probe.sh.go"), "").unwrap();
     }
 
     /// Living processes of one task's attempts.
