@@ -259,6 +259,7 @@ impl Heartbeat {
 
     fn accepted(&self, incarnation: Incarnation, sent_at: LeaseInstant, answer: &BeatAnswer) {
         let shared = &self.shared;
+        let could_claim = shared.may_claim().is_some();
         let (lease, went_back) = {
             let mut life = shared.life.lock();
             if life.incarnation != Some(incarnation) || life.phase == Phase::Over {
@@ -282,7 +283,10 @@ impl Heartbeat {
         self.obey_wishes(&answer.wishes);
         self.obey_deadline(answer);
         self.check_epoch(answer, went_back);
-        shared.wake_dispatcher();
+        // Only where claims are allowed since this beat; an idle engine would look for work twice as often.
+        if !could_claim && shared.may_claim().is_some() {
+            shared.wake_dispatcher();
+        }
         super::host::notify_systemd(shared);
     }
 
