@@ -44,6 +44,11 @@ impl Database {
         })
     }
 
+    /// The server's URL and this database's name on it; `None` for a file.
+    pub fn server(&self) -> Option<(&str, &str)> {
+        self.server.as_ref().map(|(server, name)| (server.as_str(), name.as_str()))
+    }
+
     /// Its store, with the schema set up.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
         let store = store(&self.url, 4)?;

@@ -2,7 +2,7 @@
 //!
 //! It asks with one cheap statement which of its kinds have work, and claims only those. Commands are
 //! claimed up to the free slots, handlers ahead in batches. It wakes when something ended, when the
-//! database tells of a change, with each accepted beat, and at the latest after `poll`.
+//! database tells of a change, with the beat that allows claims again, and at the latest after `poll`.
 //!
 //! A task that two engines were lost under must run alone. This engine takes it only while it runs
 //! nothing, and takes nothing beside it; one that sees such a task waiting for a few seconds (drawn by

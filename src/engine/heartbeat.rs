@@ -337,6 +337,7 @@ impl Heartbeat {
 
     fn accepted(&self, incarnation: Incarnation, sent_at: LeaseInstant, answer: &BeatAnswer) {
         let shared = &self.shared;
+        let could_claim = shared.may_claim().is_some();
         let (lease, doubt) = {
             let mut life = shared.life.lock();
             if life.incarnation != Some(incarnation) || life.phase.has_ended() {
@@ -368,7 +369,10 @@ impl Heartbeat {
         self.obey_wishes(&answer.wishes);
         self.obey_deadline(answer);
         self.check_epoch(answer, doubt);
-        shared.wake_dispatcher();
+        // Only where claims are allowed since this beat; an idle engine would look for work twice as often.
+        if !could_claim && shared.may_claim().is_some() {
+            shared.wake_dispatcher();
+        }
         super::host::notify_systemd(shared);
     }
 

@@ -108,7 +108,7 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
         Phase::Live => {
             let Some(until) = life.lease.until() else { return Duration::from_millis(50) };
             if now < until {
-                return until.since(now).min(Duration::from_millis(100));
+                return until.since(now).min(shared.look_again());
             }
             if let Some(incarnation) = life.incarnation {
                 end_life(shared, incarnation, Why::LeaseLost);

@@ -165,7 +165,7 @@ impl Engine {
     /// True if the heartbeat ended by itself.
     fn until_asked(&self) -> bool {
         loop {
-            if self.shared.stop.wait(Ending::Finish, Duration::from_millis(100)) {
+            if self.shared.stop.wait(Ending::Finish, self.shared.look_again()) {
                 return false;
             }
             if self.heartbeat.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -324,7 +324,7 @@ fn beat_loop(shared: &Arc<Shared>) -> Result<(), LifeError> {
                 let wait = due.since(shared.clock.lease_now());
                 // In short pieces: a life that ends (or a stop) wants the next step sooner.
                 let phase = shared.life().phase;
-                let piece = if phase == Phase::Live { wait.min(Duration::from_millis(100)) } else { wait };
+                let piece = if phase == Phase::Live { wait.min(shared.look_again()) } else { wait };
                 let mut left = wait;
                 while !left.is_zero() && !shared.stop.wait(Ending::All, piece.min(left)) {
                     left = due.since(shared.clock.lease_now());

@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
@@ -146,6 +147,12 @@ impl Shared {
         let ready = life.phase == Phase::Live;
         drop(life);
         mode(wanted, self.running.count(|_| true) + self.running.unreported_count(), ready)
+    }
+
+    /// How soon a loop that waits for an instant looks whether its life has ended meanwhile (250 ms for the
+    /// balanced profile): a small part of K, within which the end of a life has to be dealt with.
+    pub fn look_again(&self) -> Duration {
+        self.options.timing.kill_budget() / 8
     }
 
     /// Whether the tasks that were claimed ahead for handlers run low.

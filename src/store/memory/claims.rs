@@ -9,7 +9,7 @@ use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::TaskState;
 use crate::protocol::time::Timestamp;
-use crate::store::queries::claim::{LOOK_AHEAD, is_behind};
+use crate::store::queries::claim::{LOOK_AHEAD, LOOK_MIN, ROUNDS_MAX, is_behind};
 use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 
 impl State {
@@ -67,9 +67,21 @@ impl State {
     }
 
     fn claim_keyed(&mut self, c: &Claim, alone: bool, limit: usize, now: Timestamp) -> Vec<Claimed> {
+        for _ in 0..ROUNDS_MAX {
+            let (claimed, blocked) = self.keyed_round(c, alone, limit, now);
+            if !claimed.is_empty() || blocked == 0 {
+                return claimed;
+            }
+        }
+        Vec::new()
+    }
+
+    fn keyed_round(&mut self, c: &Claim, alone: bool, limit: usize, now: Timestamp) -> (Vec<Claimed>, usize) {
+        let mut blocked = 0;
         let (mut take, mut round) = (Vec::new(), Round::default());
         let locked = self.all_lines();
-        let candidates = self.candidates(c, true, alone).into_iter().take(limit.saturating_mul(LOOK_AHEAD));
+        let candidates =
+            self.candidates(c, true, alone).into_iter().take(limit.saturating_mul(LOOK_AHEAD).max(LOOK_MIN));
         for id in candidates {
             let names = &self.tasks[&id].resources;
             if take.len() >= limit && !is_behind(id, names, &locked) {
@@ -77,10 +89,13 @@ impl State {
             }
             match round.place(id, names, &locked) {
                 Place::Take { stored } => take.push((id, stored)),
-                Place::Behind(_) | Place::Unknown => self.block(id),
+                Place::Behind(_) | Place::Unknown => {
+                    blocked += 1;
+                    self.block(id);
+                }
             }
         }
-        take.into_iter().filter_map(|(id, stored)| self.take(c, id, stored, now)).collect()
+        (take.into_iter().filter_map(|(id, stored)| self.take(c, id, stored, now)).collect(), blocked)
     }
 
     fn block(&mut self, id: TaskId) {

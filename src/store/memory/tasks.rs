@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::state::{State, TaskEntry};
+use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Policy, Reason, TaskState, Wish};
@@ -38,7 +39,21 @@ impl State {
         for (_, id) in &due {
             self.make_ready(*id);
         }
-        due.len() + if lines { self.wake_free_lines(limit) } else { 0 }
+        due.len() + if lines { self.wake_free_lines(limit) + self.lift_bars() } else { 0 }
+    }
+
+    fn lift_bars(&mut self) -> usize {
+        let live: Vec<_> =
+            self.engines.values().filter(|e| e.state == EngineState::Live).map(|e| e.said.clone()).collect();
+        let mut lifted = 0;
+        for task in self.tasks.values_mut().filter(|t| matches!(t.state, TaskState::Ready | TaskState::Waiting)) {
+            let other = |host: &String| live.iter().any(|e| e.host != *host && e.kinds.contains(&task.kind));
+            if task.not_on.as_ref().is_some_and(|host| !other(host)) {
+                task.not_on = None;
+                lifted += 1;
+            }
+        }
+        lifted
     }
 
     fn make_ready(&mut self, id: TaskId) {

@@ -27,7 +27,7 @@ use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 pub const LOOK_AHEAD: usize = 4;
 
 /// At least so many candidates are looked at.
-const LOOK_MIN: usize = 64;
+pub const LOOK_MIN: usize = 64;
 
 /// See `Store::probe`.
 pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
@@ -77,7 +77,7 @@ pub fn claim(db: &mut dyn Db, c: &Claim) -> StoreResult<Vec<Claimed>> {
 
 /// Rounds of one claim, each a transaction of its own: a long line in front of the queue is moved to
 /// `blocked` round by round, so that it does not keep other resources waiting for one poll after the other.
-const ROUNDS_MAX: usize = 16;
+pub const ROUNDS_MAX: usize = 16;
 
 fn keyed_rounds(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<Vec<Claimed>> {
     for _ in 0..ROUNDS_MAX {

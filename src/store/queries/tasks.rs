@@ -74,16 +74,23 @@ fn add_resources(db: &mut dyn Db, tasks: &[NewTask], ids: &[TaskId]) -> StoreRes
     Ok(())
 }
 
-/// See `Store::promote_due`.
+/// See `Store::promote_due`. Two transactions, each whole in itself; where a look finds nothing, none.
 pub fn promote_due(db: &mut dyn Db, limit: usize, lines: bool) -> StoreResult<usize> {
-    db.transaction("make tasks due", |db| {
-        let mut done = promote(db, limit)?;
-        if lines {
-            done += wake_free_lines(db, limit)?;
-            done += lift_bars(db)?;
-        }
-        Ok(done)
-    })
+    let mut done = 0;
+    if is_due(db)? {
+        done += db.transaction("make tasks due", |db| promote(db, limit))?;
+    }
+    if lines {
+        done += wake_free_lines(db, limit)?;
+        done += lift_bars(db)?;
+    }
+    Ok(done)
+}
+
+fn is_due(db: &mut dyn Db) -> StoreResult<bool> {
+    let now = db.dialect().now;
+    let sql = db.stmt().sql(format!("SELECT id FROM task WHERE state = 1 AND due_at <= {now} LIMIT 1"));
+    Ok(db.first("look for due tasks", &sql)?.is_some())
 }
 
 fn promote(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
@@ -134,9 +141,15 @@ fn wake_free_lines(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
         .into_iter()
         .map(|mut row| ResourceName::from_stored(row.text()))
         .collect();
-    let locked: BTreeSet<ResourceName> = lock_resources(db, names.iter())?.into_keys().collect();
-    wake_heads(db, &locked)?;
-    Ok(locked.len())
+    if names.is_empty() {
+        return Ok(0);
+    }
+    // What the look found may have changed since: waking reads the heads again under the locks.
+    db.transaction("wake free lines", |db| {
+        let locked: BTreeSet<ResourceName> = lock_resources(db, names.iter())?.into_keys().collect();
+        wake_heads(db, &locked)?;
+        Ok(locked.len())
+    })
 }
 
 /// See `Store::task_verb`.

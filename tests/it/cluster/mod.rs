@@ -46,8 +46,8 @@ macro_rules! cases {
                 a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
             names:
                 a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody
-                after_the_death_of_both_the_same_state_directory_registers_at_once
-                another_state_directory_gets_the_name_when_the_beat_stood_still_for_t;
+                without_its_state_directory_a_dead_name_is_free_after_its_t
+                after_the_death_of_both_the_same_state_directory_registers_at_once;
             places:
                 a_schema_that_is_newer_is_refused_with_78
                 a_schema_that_becomes_newer_later_does_not_stop_who_works

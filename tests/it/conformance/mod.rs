@@ -84,7 +84,7 @@ macro_rules! store_cases {
                 tokens_of_a_task_only_grow
                 tokens_of_a_resource_only_grow;
             finishes:
-                a_wrong_token_nonce_or_owner_is_refused_and_changes_nothing
+                a_wrong_token_or_nonce_is_refused_and_changes_nothing
                 a_done_task_moves_to_the_archive_with_its_payload
                 a_batch_of_ends_has_an_outcome_for_each_in_its_order
                 a_retry_waits_and_is_promoted_when_due
