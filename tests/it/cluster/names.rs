@@ -15,6 +15,9 @@ fn kill_both(engine: &Engine) {
     engine.signal(Signal::SIGKILL);
     signal(proper, Signal::SIGKILL);
     engine.wait(SOON);
+    // It holds the state directory's lock until it is wholly gone.
+    let is_gone = || rekindle::guard::tree::read(proper).is_none_or(|proc| !proc.is_alive());
+    wait_or(SOON, is_gone, || engine.log());
 }
 
 fn copy(rig: &Rig, from: &str, to: &str) {
