@@ -250,7 +250,7 @@ pub fn dispatch_loop(shared: &Arc<Shared>) {
 }
 
 /// How often the watcher looks. A look sends no statement.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+const WATCH_INTERVAL: Duration = Duration::from_millis(150);
 
 /// The loop that turns changes in the database into wake-ups. Nothing depends on it but speed.
 pub fn watch_loop(shared: &Arc<Shared>) {

@@ -129,7 +129,7 @@ pub fn take_state_dir(path: &Path) -> Result<StateDir, StateDirError> {
     let path = path.canonicalize().map_err(failed("find", path))?;
     let lock_path = path.join("lock");
     let mut lock = open_lock(&lock_path).map_err(failed("open", &lock_path))?;
-    if !try_lock(&lock).map_err(failed("lock", &lock_path))? {
+    if !lock_soon(&lock).map_err(failed("lock", &lock_path))? {
         return Err(StateDirError::Locked { path: path.display().to_string(), holder: holder(&mut lock) });
     }
     sign(&mut lock).map_err(failed("write", &lock_path))?;
@@ -168,6 +168,20 @@ fn try_lock(lock: &File) -> io::Result<bool> {
         Err(nix::errno::Errno::EWOULDBLOCK) => Ok(false),
         Err(e) => Err(e.into()),
     }
+}
+
+/// A life that was killed a moment ago still holds the lock until the kernel has buried it.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+fn lock_soon(lock: &File) -> io::Result<bool> {
+    let until = SystemClock.lease_now().after(LOCK_WAIT);
+    while !try_lock(lock)? {
+        if SystemClock.lease_now() >= until {
+            return Ok(false);
+        }
+        SystemClock.pause(Duration::from_millis(10));
+    }
+    Ok(true)
 }
 
 /// Only for the message of whoever finds it taken; the lock itself is the truth.

@@ -51,7 +51,7 @@
 //! [`ids`] names and numbers; [`time`] points in time; [`timing`] h, q, L, K, T, S and their two
 //! inequalities; [`lease`] what the age of the last beat asks for; [`liveness`] who may be fenced;
 //! [`engine`] the words of an engine's life; [`task`] the words of a task's life; [`retry`] backoff;
-//! [`line`] who has a resource next; [`takeover`] what follows the end of an attempt.
+//! [`mod@line`] who has a resource next; [`takeover`] what follows the end of an attempt.
 
 pub mod engine;
 pub mod ids;

@@ -103,7 +103,7 @@ mod own_postgres {
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
             a_database_that_is_read_only_for_a_while_ends_no_engine
             an_engine_that_is_stopped_while_the_database_is_away_ends
-            a_long_stop_kills_what_runs_and_the_work_goes_on_by_itself
+            a_minute_without_database_kills_what_runs_and_the_work_goes_on_by_itself
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
     }
 }
