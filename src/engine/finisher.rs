@@ -33,7 +33,7 @@ const GATHER: Duration = Duration::from_millis(2);
 pub struct Finisher {
     shared: Arc<Shared>,
     lane: Lane,
-    pending: Vec<(Incarnation, Finish)>,
+    pending: Vec<Pending>,
     failed: u32,
     give_up_at: Option<LeaseInstant>,
 }
@@ -107,27 +107,35 @@ impl Finisher {
     fn take(&mut self, report: Report) {
         let entry = report.entry;
         match to_finish(&self.shared, &entry, report.ended) {
-            Some(finish) => self.pending.push((entry.incarnation, finish)),
+            Some(end) => self.pending.push(Pending { incarnation: entry.incarnation, end, broken: None }),
             // The life is over and the attempt was stopped for it: the next registration hands it back.
             None => self.shared.running.reported([&entry.task.held]),
         }
     }
 
     fn write(&mut self) {
-        let mut by_owner: BTreeMap<Incarnation, Vec<Finish>> = BTreeMap::new();
-        for (incarnation, finish) in self.pending.drain(..) {
-            by_owner.entry(incarnation).or_default().push(finish);
+        let mut batches: BTreeMap<Incarnation, Vec<Pending>> = BTreeMap::new();
+        // What was refused as wrong before is written apart, so that it does not break the batch again.
+        let (apart, sound): (Vec<Pending>, Vec<Pending>) = self.pending.drain(..).partition(|p| p.broken.is_some());
+        for pending in sound {
+            batches.entry(pending.incarnation).or_default().push(pending);
         }
-        for (incarnation, ends) in by_owner {
-            self.write_for(incarnation, ends);
+        for (incarnation, batch) in batches {
+            self.write_for(incarnation, batch);
+        }
+        for pending in apart {
+            self.write_for(pending.incarnation, vec![pending]);
         }
     }
 
-    fn write_for(&mut self, incarnation: Incarnation, ends: Vec<Finish>) {
+    fn write_for(&mut self, incarnation: Incarnation, pending: Vec<Pending>) {
+        let timeout = self.timeout();
+        let now = self.shared.clock.lease_now();
+        self.shared.pulses.finisher.turn(now, timeout * 2);
+        let ends: Vec<Finish> = pending.iter().map(|p| p.end.clone()).collect();
         let who = Who { incarnation, name: self.shared.options.name.clone() };
         let batch = Arc::new(ends);
         let sent = Arc::clone(&batch);
-        let timeout = self.timeout();
         match self.lane.call("finish", timeout, move |store| store.finish(&who, &sent)) {
             Ok(outcomes) => {
                 self.failed = 0;
@@ -136,31 +144,31 @@ impl Finisher {
             Err(StoreError::Unknown { step, source }) => {
                 log::warn!("the outcome of {step} is unknown ({source}): reading {} ends back", batch.len());
                 self.failed += 1;
-                self.read_back(incarnation, &batch);
+                self.read_back(pending);
             }
             Err(error) if error.is_transient() || matches!(error, StoreError::Refused(_)) => {
                 log::warn!("could not write {} ends of attempts yet: {}", batch.len(), error.chain());
                 self.failed += 1;
-                self.pending.extend(batch.iter().map(|end| (incarnation, end.clone())));
+                self.pending.extend(pending);
             }
             Err(StoreError::Broken { step, source }) if batch.len() > 1 => {
                 // One of them cannot be written: it must not keep the others.
                 log::error!("could not write {} ends of attempts ({step}: {source}): one by one", batch.len());
-                for end in batch.iter() {
-                    self.write_for(incarnation, vec![end.clone()]);
+                for one in pending {
+                    self.write_for(incarnation, vec![one]);
                 }
             }
-            Err(StoreError::Broken { step, source }) if self.failed > PLAIN_AFTER => {
-                log::error!("could not write the end of a task ({step}: {source}): leaving its texts out");
-                self.failed += 1;
-                self.pending.extend(batch.iter().map(|end| (incarnation, without_texts(end))));
+            Err(StoreError::Broken { step, source }) => {
+                log::error!("could not write the end of a task ({step}: {source})");
+                self.failed = self.failed.max(1);
+                self.pending.extend(pending.into_iter().map(|one| one.broken_at(now)));
             }
             Err(error) => {
                 // Kept and tried again: a full disk or a missing right is a person's to mend, and the
                 // result must not be lost meanwhile.
                 log::error!("could not write {} ends of attempts: {}", batch.len(), error.chain());
                 self.failed += 1;
-                self.pending.extend(batch.iter().map(|end| (incarnation, end.clone())));
+                self.pending.extend(pending);
             }
         }
     }
@@ -180,33 +188,53 @@ impl Finisher {
         }
     }
 
-    fn read_back(&mut self, incarnation: Incarnation, ends: &[Finish]) {
+    fn read_back(&mut self, ends: Vec<Pending>) {
         let mut is_away = false;
-        for end in ends {
+        for pending in ends {
             if is_away {
-                self.pending.push((incarnation, end.clone()));
+                self.pending.push(pending);
                 continue;
             }
-            let held = end.held;
+            let held = pending.end.held;
             let timeout = self.shared.options.statement_timeout;
             self.shared.pulses.finisher.turn(self.shared.clock.lease_now(), timeout * 2);
             match self.lane.call("read an end back", timeout, move |store| store.read_finish(&held)) {
                 Ok(FinishState::Written) => self.shared.running.reported([&held]),
                 // Written again, under the same token and nonce: open or still unknown, because it may be
                 // needed; not this engine's any more, because the database counts what it refuses.
-                Ok(FinishState::Open | FinishState::Refused) => self.pending.push((incarnation, end.clone())),
+                Ok(FinishState::Open | FinishState::Refused) => self.pending.push(pending),
                 Err(_) => {
                     is_away = true;
-                    self.pending.push((incarnation, end.clone()));
+                    self.pending.push(pending);
                 }
             }
         }
     }
 }
 
-/// After so many failures an end that the database calls wrong is written without what people or programs
-/// put into it: the state of the task matters more than its texts.
-const PLAIN_AFTER: u32 = 3;
+/// An end on its way.
+struct Pending {
+    incarnation: Incarnation,
+    end: Finish,
+    /// How often the database called it wrong, alone, and since when.
+    broken: Option<(u32, LeaseInstant)>,
+}
+
+/// An end that the database calls wrong more often than this, and for longer, is written without what people
+/// or programs put into it: the state of the task matters more than its texts.
+const PLAIN_AFTER: (u32, Duration) = (3, Duration::from_secs(30));
+
+impl Pending {
+    fn broken_at(mut self, now: LeaseInstant) -> Self {
+        let (times, since) = self.broken.unwrap_or((0, now));
+        self.broken = Some((times + 1, since));
+        if times >= PLAIN_AFTER.0 && now.since(since) >= PLAIN_AFTER.1 {
+            log::error!("task {}: leaving out the texts that the database does not take", self.end.held.task);
+            self.end = without_texts(&self.end);
+        }
+        self
+    }
+}
 
 fn without_texts(end: &Finish) -> Finish {
     let detail = end.detail.is_some().then(|| "its texts could not be stored".to_owned());

@@ -112,7 +112,7 @@ impl Heartbeat {
             self.shared.stop.ask(Ending::HandBack);
             return Ok(self.in_(Duration::from_millis(50)));
         }
-        if self.former.is_some() && !self.flush_reports() {
+        if self.former.is_some() && self.namesake.is_none() && !self.flush_reports() {
             return Ok(self.in_(Duration::from_millis(50)));
         }
         let registration = self.registration();
@@ -204,6 +204,8 @@ impl Heartbeat {
     fn enter(&mut self, incarnation: Incarnation, adopted: &[Held]) {
         self.failed = 0;
         self.former = None;
+        self.namesake = None;
+        *self.shared.former.lock() = None;
         self.say_once(String::new());
         {
             let mut life = self.shared.life.lock();
@@ -252,8 +254,11 @@ impl Heartbeat {
         let now = self.shared.clock.lease_now();
         let lapse = self.shared.options.timing.lease() / 2;
         let same = |w: &NamesakeWatch| w.incarnation == namesake.incarnation && now.since(w.looked_at) <= lapse;
+        let known = self.namesake.filter(|w| w.incarnation == namesake.incarnation);
+        if known.is_some_and(|watch| watch.beat != namesake.beat) {
+            return None;
+        }
         let watch = match self.namesake.filter(same) {
-            Some(watch) if watch.beat != namesake.beat => return None,
             Some(watch) => NamesakeWatch { looked_at: now, ..watch },
             None => {
                 log::warn!(
@@ -338,7 +343,7 @@ impl Heartbeat {
     fn accepted(&self, incarnation: Incarnation, sent_at: LeaseInstant, answer: &BeatAnswer) {
         let shared = &self.shared;
         let could_claim = shared.may_claim().is_some();
-        let (lease, doubt) = {
+        let (lease, doubt, was_live) = {
             let mut life = shared.life.lock();
             if life.incarnation != Some(incarnation) || life.phase.has_ended() {
                 return;
@@ -354,6 +359,7 @@ impl Heartbeat {
                 return;
             }
             let went_back = answer.beat <= life.beat;
+            let was_live = life.phase == Phase::Live;
             life.phase = Phase::Live;
             life.beat = answer.beat;
             life.wanted = answer.wanted;
@@ -362,9 +368,9 @@ impl Heartbeat {
             // were given out before.
             let doubt = self.doubt(answer, went_back);
             life.meta = Some(answer.meta.clone()).filter(|_| doubt.is_none());
-            (life.lease, doubt)
+            (life.lease, doubt, was_live)
         };
-        self.open_gate(&lease);
+        self.open_gate(&lease, was_live);
         let _ = shared.own_beats.0.send(sent_at);
         self.obey_wishes(&answer.wishes);
         self.obey_deadline(answer);
@@ -376,12 +382,16 @@ impl Heartbeat {
         super::host::notify_systemd(shared);
     }
 
-    fn open_gate(&self, lease: &Lease) {
+    fn open_gate(&self, lease: &Lease, was_live: bool) {
         let (Some(until), Some(kill_at), Some(guard_at)) = (lease.until(), lease.kill_at(), lease.guard_at()) else {
             return;
         };
         if let Some(commands) = &self.shared.commands {
-            commands.spawner().open_gate(GateLease { until, kill_at });
+            // A gate that was closed on purpose (a stop, a dead guard) is not opened by another beat.
+            match was_live {
+                true => commands.spawner().gate().renew(GateLease { until, kill_at }),
+                false => commands.spawner().open_gate(GateLease { until, kill_at }),
+            }
         }
         if let Some(guard) = &self.shared.guard {
             if let Err(error) = guard.renew(guard_at) {
@@ -440,10 +450,13 @@ impl Heartbeat {
             Some("the database's identity changed")
         } else if answer.meta.epoch < *self.shared.known_epoch.lock() {
             Some("the epoch went back")
-        } else if went_back {
-            Some("a heartbeat counter went back")
         } else {
-            None
+            let mut doubted = self.shared.doubted.lock();
+            if went_back {
+                *doubted = Some(answer.meta.epoch);
+            }
+            // The next counters go forward again; the doubt stays until the epoch has been raised.
+            doubted.filter(|epoch| answer.meta.epoch <= *epoch).map(|_| "a heartbeat counter went back")
         }
     }
 
@@ -468,7 +481,10 @@ impl Heartbeat {
         let at_least = Epoch::new(known.as_i64().max(from.as_i64()) + 1);
         // Not on the beat's own lane: a raise that hangs must not cost a heartbeat.
         let spawned = std::thread::Builder::new().name("raise-epoch".into()).spawn(move || {
-            match shared.store.raise_epoch(from, at_least, reason) {
+            // In a lane: a call that hangs is given up, and a later beat asks again.
+            let mut lane = Lane::new("raise", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
+            let timeout = shared.options.statement_timeout;
+            match lane.call("raise the epoch", timeout, move |store| store.raise_epoch(from, at_least, reason)) {
                 Ok(true) => log::warn!("the epoch is now {}", at_least.as_i64()),
                 Ok(false) => log::info!("another engine was faster in raising the epoch"),
                 Err(error) => log::error!("could not raise the epoch: {}", error.chain()),
@@ -494,6 +510,7 @@ impl Heartbeat {
         life.phase = Phase::Out;
         drop(life);
         self.former = Some((former, Proof::Itself));
+        *self.shared.former.lock() = Some(former);
         self.failed = 0;
         self.in_(Duration::ZERO)
     }

@@ -140,7 +140,9 @@ impl Engine {
             self.let_finish();
             self.hand_back_all();
         }
+        self.let_handlers_end();
         self.shared.stop.ask(Ending::Loops);
+        self.shared.wake_dispatcher();
         // The database may be away or frozen: what cannot be written now is handed back by a peer's takeover.
         let limit = self.shared.options.timing.dead_after() + self.shared.options.timing.query_timeout() * 3;
         let until = self.shared.clock.lease_now().after(limit);
@@ -210,11 +212,25 @@ impl Engine {
         }
     }
 
+    /// A handler is a thread that nobody can kill. While one runs, the engine goes on beating, or a peer would
+    /// run its task beside it; if the lease is lost meanwhile, the lease watch ends the process.
+    fn let_handlers_end(&self) {
+        let runs = |entry: &super::running::Entry| !entry.takes_slot && entry.control.is_some();
+        let mut said = false;
+        while self.shared.running.count(runs) > 0 && self.heartbeat.as_ref().is_some_and(|t| !t.is_finished()) {
+            if !std::mem::replace(&mut said, true) {
+                log::error!("a handler does not end although it was told to: the engine goes on beating until it does");
+            }
+            self.shared.clock.pause(Duration::from_millis(50));
+        }
+    }
+
     /// Writes `stopped`, which makes peers act at once; only when nothing is left. False if it could not
     /// be written: then peers wait for T, or for the guard's proof.
     fn say_goodbye(&self) -> Option<bool> {
         let life = self.shared.life();
-        let Some(incarnation) = life.incarnation else { return Some(true) };
+        // After a self-fence the former life still has its row, and what it owns waits for its end.
+        let Some(incarnation) = life.incarnation.or(*self.shared.former.lock()) else { return Some(true) };
         if self.shared.running.count(|_| true) > 0 {
             return Some(false);
         }
@@ -274,6 +290,8 @@ fn build(
         guard,
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
+        doubted: Mutex::new(None),
+        former: Mutex::new(None),
         known_epoch: Mutex::new(known),
         life: Mutex::new(life),
         own_beats: unbounded(),

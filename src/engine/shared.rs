@@ -105,6 +105,10 @@ pub struct Shared {
     pub guard: Option<GuardLink>,
     /// Something may be owned in the database that this engine does not know of.
     pub reconcile: AtomicBool,
+    /// The epoch under which a heartbeat counter went back: in doubt until a larger one is seen.
+    pub doubted: Mutex<Option<Epoch>>,
+    /// The life before this one, as long as the database does not know that it ended.
+    pub former: Mutex<Option<Incarnation>>,
     /// An epoch is being raised.
     pub raising: AtomicBool,
     /// The largest epoch ever seen, in memory and in the state file.

@@ -42,6 +42,7 @@ pub struct Sweeper {
     unacknowledged: BTreeMap<Incarnation, LeaseInstant>,
     purge_at: LeaseInstant,
     failed: bool,
+    more_due: bool,
 }
 
 impl Sweeper {
@@ -60,6 +61,7 @@ impl Sweeper {
             unacknowledged: BTreeMap::new(),
             purge_at,
             failed: false,
+            more_due: false,
         }
     }
 
@@ -135,13 +137,16 @@ impl Sweeper {
     }
 
     /// Not longer than until the next fence or the next waiting task is due.
-    fn wait(&self, view: &SweepView) -> Duration {
+    fn wait(&mut self, view: &SweepView) -> Duration {
         let now = self.shared.clock.lease_now();
         let mut wait = self.shared.options.timing.sweep_after(view.live_count);
         if let Some(due) = self.observer.next_due() {
             wait = wait.min(due.since(now));
         }
         // What was due already was made due in this pass.
+        if std::mem::take(&mut self.more_due) {
+            return Duration::from_millis(20);
+        }
         if let Some(due) = view.next_due.filter(|due| *due > view.meta.now) {
             wait = wait.min(due.since(view.meta.now));
         }
@@ -159,7 +164,7 @@ impl Sweeper {
 
     fn fence_due(&mut self, view: &SweepView, now: LeaseInstant) -> StoreResult<()> {
         let due = self.observer.due(now, view.live_count);
-        if self.observer.brakes(view.live_count) {
+        if self.observer.is_braking() {
             log::error!(
                 "{} of {} engines look dead at once: fencing them one by one, slowly",
                 self.observer.suspect_count(),
@@ -250,23 +255,24 @@ impl Sweeper {
             self.take_over(owner)?;
         }
         // The one whose turn it is looks for free lines too: it reads every idle resource.
-        self.make_ready(true)
+        self.make_ready(true).map(|_| ())
     }
 
     fn promote(&mut self, view: &SweepView) -> StoreResult<()> {
         if view.next_due.is_none_or(|due| due > view.meta.now) {
             return Ok(());
         }
-        self.make_ready(false)
+        self.more_due = self.make_ready(false)? >= DUE_BATCH;
+        Ok(())
     }
 
-    fn make_ready(&mut self, lines: bool) -> StoreResult<()> {
+    fn make_ready(&mut self, lines: bool) -> StoreResult<usize> {
         let count = self.call("make tasks due", move |store| store.promote_due(DUE_BATCH, lines))?;
         if count > 0 {
             self.shared.wake_dispatcher();
             let _ = self.call("wake", |store| store.wake());
         }
-        Ok(())
+        Ok(count)
     }
 
     // ---- epochs -------------------------------------------------------------------------------------

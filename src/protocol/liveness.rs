@@ -159,7 +159,10 @@ impl Observer {
             self.restart();
             return Vec::new();
         }
-        if self.brakes(live_count) {
+        let stood = |s: &Suspect| now >= s.seen_at.after(s.takeover_after);
+        // Only when somebody would be fenced: many that are late for a moment are no reason to let a dead
+        // one wait.
+        if self.suspects.values().any(stood) && self.brakes(live_count) {
             self.brake();
         }
         self.suspects
@@ -180,8 +183,13 @@ impl Observer {
     }
 
     /// Whether so many look dead at once that fencing is slowed down.
-    pub fn brakes(&self, live_count: usize) -> bool {
+    fn brakes(&self, live_count: usize) -> bool {
         self.suspects.len() >= BRAKE_MIN && self.suspects.len() * 2 > live_count
+    }
+
+    /// Whether fences are being spread out.
+    pub fn is_braking(&self) -> bool {
+        self.suspects.values().any(|s| s.braked_until.is_some())
     }
 
     /// The fence of this incarnation was sent: whatever came of it, its timer starts again.

@@ -294,7 +294,7 @@ impl Db for SqliteDb {
         self.in_transaction = false;
         // A full disk or an I/O error rolls back by itself; then there is nothing to roll back.
         if let Err(error) = self.connection.batch_execute("ROLLBACK") {
-            self.broken = !error.to_string().contains("no transaction is active");
+            self.broken |= !error.to_string().contains("no transaction is active");
         }
     }
 }

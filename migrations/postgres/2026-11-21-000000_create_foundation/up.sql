@@ -118,6 +118,7 @@ CREATE INDEX task_ready ON task (kind, keyed, priority DESC, id) WHERE state = 0
 CREATE INDEX task_alone ON task (kind, keyed, priority DESC, id) WHERE state = 0 AND lost >= 2; -- they run alone
 -- Partial: most tasks have no key, and each write of a row would write an entry for its NULL.
 CREATE UNIQUE INDEX task_unique ON task (unique_key) WHERE unique_key IS NOT NULL;
+CREATE INDEX task_barred ON task (id) WHERE not_on IS NOT NULL; -- from a host, for one attempt
 CREATE INDEX task_due ON task (due_at) WHERE state = 1;
 CREATE INDEX task_owner ON task (owner, id) WHERE owner IS NOT NULL;
 CREATE INDEX task_wish ON task (owner) WHERE wish <> 0;

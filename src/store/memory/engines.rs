@@ -20,7 +20,6 @@ impl State {
             return Err(StoreError::Broken { step: "register", source });
         }
         if let Some(former) = &r.former {
-            self.must_be_recorded()?;
             let (incarnation, proof, by) = (former.incarnation, former.proof, r.name.to_string());
             self.fence(&Fence { incarnation, beat: None, proof, by }, now);
             self.acknowledge_fence(incarnation);
@@ -36,7 +35,9 @@ impl State {
                     adopted.push(*held);
                 }
             }
-            self.take_over(former.incarnation, usize::MAX, now)?;
+            if self.is_recorded() {
+                self.take_over(former.incarnation, usize::MAX, now)?;
+            }
         }
         Ok(RegisterOutcome::Registered { adopted, meta: self.meta(now) })
     }

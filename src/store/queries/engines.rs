@@ -59,6 +59,10 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
     db.transaction("register", |db| {
         check_protocol(db, r)?;
         if let Some(former) = &r.former {
+            // First of all, in the one lock order: these tasks may be ending in this moment.
+            let tasks: Vec<TaskId> = former.adopt.iter().map(|held| held.task).collect();
+            let names = resources_of(db, &tasks)?;
+            takeover::lock_resources_waiting(db, names.values().flatten())?;
             end_former(db, former, &r.name)?;
         }
         if let Some(namesake) = live_namesake(db, &r.name)? {
@@ -80,8 +84,11 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
                     adopted.push(*held);
                 }
             }
-            // What is more than a batch is left to the sweeps.
-            takeover::take_over_here(db, former.incarnation, r.name.as_str(), FORMER_BATCH)?;
+            // What is more than a batch is left to the sweeps; so is all of it in a database that moved: its
+            // tokens must not be raised before its epoch is, and the beats of this very life raise that.
+            if meta(db)?.identity_matches {
+                takeover::take_over_here(db, former.incarnation, r.name.as_str(), FORMER_BATCH)?;
+            }
         }
         Ok(RegisterOutcome::Registered { adopted, meta: meta(db)? })
     })
@@ -179,9 +186,6 @@ fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
 
 /// A `continue` task goes over to the new incarnation only if nobody has raised its token since.
 fn adopt(db: &mut dyn Db, from: Incarnation, to: Incarnation, held: &Held) -> StoreResult<bool> {
-    // In the one lock order: the task may be ending in this moment, and its finish locks resources first.
-    let names = resources_of(db, &[held.task])?;
-    takeover::lock_resources_waiting(db, names.values().flatten())?;
     let mut s = db.stmt();
     let (id, token, nonce) = (s.int(held.task.as_i64()), s.int(held.token.as_i64()), s.int(held.nonce.as_i64()));
     let (from, to) = (s.int(from.as_i64()), s.int(to.as_i64()));

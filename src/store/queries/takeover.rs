@@ -114,16 +114,8 @@ pub fn lock_resources<'a>(
     db: &mut dyn Db,
     names: impl Iterator<Item = &'a ResourceName>,
 ) -> StoreResult<BTreeMap<ResourceName, Token>> {
-    let names: BTreeSet<&str> = names.map(|n| n.as_str()).collect();
-    if names.is_empty() {
-        return Ok(BTreeMap::new());
-    }
     let skip = db.dialect().skip_locked;
-    let mut s = db.stmt();
-    let list = s.in_texts(names);
-    let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {skip}"));
-    let rows = db.query("lock resources", &sql)?;
-    Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
+    lock_with(db, names, skip)
 }
 
 /// The same, waiting for those that others hold.
@@ -131,11 +123,19 @@ pub fn lock_resources_waiting<'a>(
     db: &mut dyn Db,
     names: impl Iterator<Item = &'a ResourceName>,
 ) -> StoreResult<BTreeMap<ResourceName, Token>> {
+    let wait = db.dialect().for_update;
+    lock_with(db, names, wait)
+}
+
+fn lock_with<'a>(
+    db: &mut dyn Db,
+    names: impl Iterator<Item = &'a ResourceName>,
+    lock: &str,
+) -> StoreResult<BTreeMap<ResourceName, Token>> {
     let names: BTreeSet<&str> = names.map(|n| n.as_str()).collect();
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let lock = db.dialect().for_update;
     let mut s = db.stmt();
     let list = s.in_texts(names);
     let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {lock}"));
