@@ -96,7 +96,8 @@ fn secret_text(text: &str) -> Result<SecretText, std::convert::Infallible> {
 impl GlobalFlags {
     /// How long the whole command may take.
     pub fn timeout(&self) -> Duration {
-        self.timeout.unwrap_or(TIMEOUT_DEFAULT)
+        // Nothing can be done in no time; a pool even refuses it.
+        self.timeout.unwrap_or(TIMEOUT_DEFAULT).max(Duration::from_millis(1))
     }
 
     /// Whether a question may be asked: a person sits at standard input and did not forbid it.

@@ -187,6 +187,7 @@ impl Heartbeat {
                 proof,
                 adopt: if proof == Proof::Itself { self.continuing() } else { Vec::new() },
             }),
+            cluster: options.cluster.clone(),
             known_epoch: *self.shared.known_epoch.lock(),
         }
     }

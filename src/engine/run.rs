@@ -309,9 +309,17 @@ fn commands(options: &EngineOptions, role: Role, clock: &Arc<dyn Clock>) -> Resu
     let mode = if role == Role::Daemon { Mode::Daemon } else { Mode::Library };
     let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock) })
         .map_err(|e| EngineError::Host("start the spawner", e))?;
-    std::fs::create_dir_all(&options.scratch_dir).map_err(|e| EngineError::Host("make the scratch directory", e))?;
+    // A place of its own: what a killed life left there is nobody's any more, and other engines of this host
+    // have theirs beside it.
+    let scratch = options.scratch_dir.join(&options.state_id);
+    if let Err(error) = std::fs::remove_dir_all(&scratch)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("could not clear {}: {error}", scratch.display());
+    }
+    std::fs::create_dir_all(&scratch).map_err(|e| EngineError::Host("make the scratch directory", e))?;
     let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
-    let command_options = CommandOptions { scratch: options.scratch_dir.clone(), identity };
+    let command_options = CommandOptions { scratch, identity };
     Ok(Some(CommandRunner::new(Arc::new(spawner), command_options)))
 }
 

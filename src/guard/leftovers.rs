@@ -13,7 +13,7 @@
 //! Not found: a task's process that cleared its environment *and* was outside a control group.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -129,7 +129,9 @@ pub fn take_state_dir(path: &Path) -> Result<StateDir, StateDirError> {
     let path = path.canonicalize().map_err(failed("find", path))?;
     let lock_path = path.join("lock");
     let mut lock = open_lock(&lock_path).map_err(failed("open", &lock_path))?;
-    if !lock_soon(&lock).map_err(failed("lock", &lock_path))? {
+    let is_mine = lock_soon(&lock).map_err(failed("lock", &lock_path))?
+        || (kill_unguarded(&mut lock) && lock_soon(&lock).map_err(failed("lock", &lock_path))?);
+    if !is_mine {
         return Err(StateDirError::Locked { path: path.display().to_string(), holder: holder(&mut lock) });
     }
     sign(&mut lock).map_err(failed("write", &lock_path))?;
@@ -191,9 +193,35 @@ fn sign(lock: &mut File) -> io::Result<()> {
 }
 
 fn holder(lock: &mut File) -> String {
+    signer(lock).map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+fn signer(lock: &mut File) -> Option<i32> {
     let mut text = String::new();
-    let _ = lock.take(32).read_to_string(&mut text);
-    text.trim().parse::<i32>().map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    lock.seek(SeekFrom::Start(0)).and_then(|_| lock.take(32).read_to_string(&mut text)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The lock is held, but the guard that took it is dead: what holds it is an engine that should have died
+/// with it and cannot, because it is frozen. It is killed with everything below it. False where the guard
+/// lives.
+fn kill_unguarded(lock: &mut File) -> bool {
+    let Some(guard) = signer(lock) else { return false };
+    let Ok(meta) = lock.metadata() else { return false };
+    if tree::read(guard).is_some_and(|proc| proc.is_alive()) {
+        return false;
+    }
+    let has_it_open = |pid: i32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        fds.filter_map(|fd| fs::metadata(fd.path()).ok()).any(|m| (m.dev(), m.ino()) == (meta.dev(), meta.ino()))
+    };
+    let mine = own_pid();
+    let all = tree::snapshot().unwrap_or_default();
+    for engine in all.iter().filter(|p| p.pid != mine && p.is_alive() && has_it_open(p.pid)) {
+        log::warn!("process {} of a former life holds the lock and has no guard any more: killing it", engine.pid);
+        kill_below(engine.pid, Root::Included, &[], LOCK_WAIT);
+    }
+    true
 }
 
 fn read_or_make_id(dir: &Path, lock: &File) -> Result<String, StateDirError> {

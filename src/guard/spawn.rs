@@ -170,6 +170,9 @@ impl Prepared {
         if recipe.is_namespaced {
             self.maps.write().map_err(at(2))?;
             mount_proc().map_err(at(3))?;
+            // The engine is the first process of its namespace: with it the kernel kills everything in it. So
+            // here, and only here, it may die with its guard at once, even while it is frozen.
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(at(3))?;
         }
         for fd in &recipe.inherit {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(at(4))?;

@@ -55,7 +55,7 @@ fn schema_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
 pub(super) fn takes_tasks(engine: &EngineView) -> bool {
     match engine.state {
         EngineState::Active => true,
-        EngineState::Late => engine.wanted == Wanted::Run,
+        EngineState::Late => engine.is_alive && engine.wanted == Wanted::Run,
         _ => false,
     }
 }
@@ -63,7 +63,8 @@ pub(super) fn takes_tasks(engine: &EngineView) -> bool {
 /// Work is there, or was, and nobody does it.
 fn idle_problem(snapshot: &ClusterSnapshot, engines: &[&EngineView]) -> Option<Problem> {
     let ready = snapshot.tasks.ready;
-    let is_any_fenced = engines.iter().any(|engine| engine.state == EngineState::Fenced);
+    let died = |engine: &&EngineView| matches!(engine.state, EngineState::Fenced | EngineState::Late);
+    let is_any_fenced = engines.iter().any(died);
     let text = if engines.iter().any(|engine| takes_tasks(engine)) {
         return None;
     } else if !ready.is_zero() {

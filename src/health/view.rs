@@ -31,6 +31,11 @@ fn is_late(row: &EngineRow, now: Timestamp) -> bool {
     now.since(row.last_beat_at) > row.timing.recent()
 }
 
+/// Silent for longer than any peer would have let it: nobody is left who could fence it.
+fn is_long_silent(row: &EngineRow, now: Timestamp) -> bool {
+    now.since(row.last_beat_at) > row.timing.fenced_within()
+}
+
 /// One engine.
 pub fn engine_view(row: &EngineRow, now: Timestamp) -> EngineView {
     let is_fenced = row.state == engine::EngineState::Fenced;
@@ -45,7 +50,7 @@ pub fn engine_view(row: &EngineRow, now: Timestamp) -> EngineView {
             engine::Wanted::Drain => Wanted::Drain,
             engine::Wanted::Stop => Wanted::Stop,
         },
-        is_alive: row.state == engine::EngineState::Live,
+        is_alive: row.state == engine::EngineState::Live && !is_long_silent(row, now),
         beat_age: now.since(row.last_beat_at),
         lease: row.timing.lease(),
         heartbeat_interval: row.timing.heartbeat_interval(),

@@ -9,6 +9,7 @@ diesel::table! {
     meta (one) {
         one -> BigInt,
         cluster_id -> Text,
+        cluster -> Nullable<Text>,
         protocol -> BigInt,
         epoch -> BigInt,
         raised_epoch -> BigInt,

@@ -82,6 +82,8 @@ pub struct Registration {
     pub timing: Timing,
     /// The life before this one, if it is known to be over: ended in the same transaction.
     pub former: Option<FormerLife>,
+    /// The cluster it belongs to; the first one to register names the database's.
+    pub cluster: String,
     /// The largest epoch this engine remembers.
     pub known_epoch: Epoch,
 }

@@ -6,6 +6,7 @@
 CREATE TABLE meta (
     one             BIGINT PRIMARY KEY CHECK (one = 1),       -- there is one row
     cluster_id      TEXT   NOT NULL,                          -- random, made here: recognises a wrong database
+    cluster         TEXT,                                     -- named by its first engine; others are refused
     protocol        BIGINT NOT NULL,                          -- the protocol that writers speak
     epoch           BIGINT NOT NULL CHECK (epoch BETWEEN 1 AND 8388607), -- high bits of every token
     raised_epoch    BIGINT NOT NULL,                          -- last epoch raised because commits may be lost

@@ -19,6 +19,11 @@ impl State {
             let source = Cause("this incarnation was registered before".into());
             return Err(StoreError::Broken { step: "register", source });
         }
+        let cluster = self.meta.cluster.get_or_insert_with(|| r.cluster.clone());
+        if *cluster != r.cluster {
+            let text = format!("this database belongs to the cluster {cluster:?}, not to {:?}", r.cluster);
+            return Err(StoreError::Refused(text));
+        }
         if let Some(former) = &r.former {
             let (incarnation, proof, by) = (former.incarnation, former.proof, r.name.to_string());
             self.fence(&Fence { incarnation, beat: None, proof, by }, now);

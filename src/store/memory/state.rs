@@ -43,6 +43,8 @@ pub struct State {
 /// The meta row.
 #[derive(Debug, Clone)]
 pub struct MetaEntry {
+    /// The cluster, named by its first engine.
+    pub cluster: Option<String>,
     /// The recorded identity.
     pub identity: String,
     /// The current epoch.
@@ -181,6 +183,7 @@ impl Default for State {
     fn default() -> Self {
         let one = Epoch::new(1);
         let meta = MetaEntry {
+            cluster: None,
             identity: "memory".into(),
             epoch: one,
             raised_epoch: one,

@@ -58,6 +58,7 @@ pub fn settle_epoch(db: &mut dyn Db, epoch: Epoch) -> StoreResult<bool> {
 pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcome> {
     db.transaction("register", |db| {
         check_protocol(db, r)?;
+        check_cluster(db, &r.cluster)?;
         if let Some(former) = &r.former {
             // First of all, in the one lock order: these tasks may be ending in this moment.
             let tasks: Vec<TaskId> = former.adopt.iter().map(|held| held.task).collect();
@@ -105,6 +106,20 @@ fn check_protocol(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
     Err(StoreError::Refused(format!(
         "the cluster speaks protocol {pinned}, this program speaks {oldest} to {newest}: install the release of the others"
     )))
+}
+
+/// A wrong URL must not make an engine run the tasks of another cluster.
+fn check_cluster(db: &mut dyn Db, cluster: &str) -> StoreResult<()> {
+    let mut s = db.stmt();
+    let name = s.text(cluster);
+    let sql = s.sql(format!("UPDATE meta SET cluster = {name} WHERE one = 1 AND cluster IS NULL"));
+    db.execute("name the cluster", &sql)?;
+    let sql = db.stmt().sql("SELECT cluster FROM meta WHERE one = 1");
+    let found = db.first("read the cluster", &sql)?.map_or_else(String::new, |mut row| row.text());
+    if found == cluster {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!("this database belongs to the cluster {found:?}, not to {cluster:?}")))
 }
 
 /// The former life ends; its tasks are handed back by the takeover of the next sweep, or adopted below
