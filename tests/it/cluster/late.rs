@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use rekindle::protocol::engine::Proof;
 use rekindle::protocol::task::{AttemptResult, TaskState};
-use rekindle::store::{Fence, FenceOutcome, TaskVerb};
+use rekindle::store::{Fence, FenceOutcome, Registration, TaskVerb};
 
 use super::rig::{Rig, SOON, wait_or};
 use crate::support::builders;
 
 pub fn a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself(rig: &Rig) {
     let b = rig.engine("b").start();
-    let ghost = builders::engine("ghost").0;
+    let ghost = Registration { cluster: "it".into(), ..builders::engine("ghost").0 };
     rig.store().register(&ghost).unwrap();
     let fence = Fence { incarnation: ghost.incarnation, beat: None, proof: Proof::Guard, by: "a test".into() };
     assert_eq!(rig.store().fence(&fence).unwrap(), FenceOutcome::Won);

@@ -17,6 +17,7 @@ use rekindle::guard::tree;
 use rekindle::protocol::ids::{KindName, ResourceName, TaskId};
 use rekindle::protocol::task::{AttemptResult, TaskState};
 use rekindle::store::postgres::Postgres;
+use rekindle::store::db::Db as _;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{AttemptRow, EngineRow, NewTask, Settings, Store, TaskRow, open};
@@ -253,6 +254,21 @@ impl Rig {
             Some(_) => Connection::Sqlite(SqliteDb::open(&self.settings).unwrap()),
             None => Connection::Postgres(Postgres::open(&self.settings).unwrap()),
         }
+    }
+
+    /// Whether the database takes writes now: a SQLite file does not while a writer is frozen in the middle
+    /// of a write (`design.md` 4.1).
+    pub fn takes_writes(&self) -> bool {
+        if self.settings.url.sqlite_path().is_none() {
+            return true;
+        }
+        let settings = Settings { statement_timeout: Duration::from_millis(300), ..self.settings.clone() };
+        let mut connection = SqliteDb::open(&settings).unwrap();
+        let is_free = connection.begin("look for a frozen writer").is_ok();
+        if is_free {
+            connection.rollback();
+        }
+        is_free
     }
 
     pub fn sql(&self, text: &str) {
