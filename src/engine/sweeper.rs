@@ -50,7 +50,7 @@ impl Sweeper {
     pub fn new(shared: Arc<Shared>) -> Self {
         let lane = Lane::new("sweep", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
         let observer = Observer::new(&shared.options.timing);
-        let purge_at = shared.clock.lease_now().after(Duration::from_secs(fastrand::u64(30..90)));
+        let purge_at = shared.clock.lease_now().after(Duration::from_secs(fastrand::u64(120..600)));
         Self {
             shared,
             lane,
@@ -356,7 +356,7 @@ impl Sweeper {
         let retention = self.shared.options.retention;
         let deleted = self.call("purge", move |store| store.purge(&retention, 1_000))?;
         // A full batch means that more is due; small ones with pauses leave the others room.
-        let pause = if deleted >= 1_000 { Duration::from_secs(1) } else { Duration::from_secs(60) };
+        let pause = if deleted >= 1_000 { Duration::from_secs(1) } else { Duration::from_secs(600) };
         self.purge_at = now.after(pause);
         Ok(())
     }

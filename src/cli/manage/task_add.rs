@@ -83,7 +83,10 @@ pub fn run(args: &TaskAddArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let by = who::user();
     let ids = session.write("adding tasks", move |store| store.add(&tasks, &by))?;
     session.wake();
-    report(args, flags, &ids, &facts)?;
+    // One document is what a program can read: with --wait it is the one about the end.
+    if !(args.wait && flags.output == Format::Json) {
+        report(args, flags, &ids, &facts)?;
+    }
     if !args.wait {
         return Ok(Exit::Ok);
     }
