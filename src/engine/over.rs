@@ -40,7 +40,7 @@ pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
         life.phase = Phase::Over;
     }
     if let Some(commands) = &shared.commands {
-        commands.spawner().close_gate();
+        commands.gate().close();
     }
     let now = shared.clock.lease_now();
     let kill_at = match why {
@@ -77,7 +77,7 @@ pub fn is_clear(shared: &Shared) -> bool {
 
 /// Says "all clear" to the guard. Only when [`is_clear`].
 fn say_all_clear(shared: &Shared) {
-    let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.spawner().gate().continuing());
+    let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.gate().continuing());
     if let Some(guard) = &shared.guard
         && let Err(error) = guard.all_clear(&pids)
     {
@@ -89,7 +89,7 @@ fn say_all_clear(shared: &Shared) {
 /// Names the running `continue` tasks to the guard.
 pub fn tell_continuing(shared: &Shared) {
     let (Some(guard), Some(commands)) = (&shared.guard, &shared.commands) else { return };
-    let pids = commands.spawner().gate().continuing();
+    let pids = commands.gate().continuing();
     if let Err(error) = guard.continuing(&pids) {
         log::error!("could not name the continuing tasks to the guard: {error}");
     }
@@ -134,7 +134,7 @@ fn clear_up(shared: &Shared, life: &Life) -> bool {
     let handler_runs = shared.running.count(|entry| !entry.takes_slot && entry.control.is_some()) > 0;
     if handler_runs && life.lease.phase(shared.clock.lease_now()) >= LeasePhase::Guard {
         log::error!("a handler still runs after L + K/2: the process aborts, because a thread cannot be killed");
-        std::process::abort();
+        crate::turns::abort("a handler does not end");
     }
     false
 }
