@@ -59,10 +59,12 @@ fn is_short(end: &Finish) -> bool {
     !end.keyed && end.next == Next::Done && end.output.is_empty()
 }
 
-const ARCHIVED: &str = "id, kind, priority, reason, attempt, failures, lost, token, owner, nonce, claimed_at, stack, \
+/// Columns that a task keeps in the archive.
+pub const ARCHIVED: &str = "id, kind, priority, reason, attempt, failures, lost, token, owner, nonce, claimed_at, stack, \
      created_at, created_by, payload";
 
-fn of_task(alias: &str) -> String {
+/// [`ARCHIVED`] of a table that is called `alias`.
+pub fn of_task(alias: &str) -> String {
     ARCHIVED.split(", ").map(|column| format!("{alias}.{}", column.trim())).collect::<Vec<_>>().join(", ")
 }
 
@@ -280,12 +282,13 @@ fn raised(db: &mut dyn Db, s: &mut Stmt, stored: Token) -> StoreResult<(String, 
 }
 
 /// The condition that the database is still the recorded one.
-fn is_recorded(db: &mut dyn Db) -> StoreResult<String> {
+pub fn is_recorded(db: &mut dyn Db) -> StoreResult<String> {
     let identity = db.identity()?;
     Ok(format!("EXISTS (SELECT 1 FROM meta WHERE one = 1 AND identity = {identity})"))
 }
 
-fn moved_away() -> StoreError {
+/// It is not.
+pub fn moved_away() -> StoreError {
     StoreError::Refused(
         "the database is not the one that the epoch was recorded for; the next beat raises the epoch".into(),
     )

@@ -3,9 +3,12 @@
 //! Lock order everywhere: resource (by name), task (by number), engine. Candidates are read without
 //! locks, then locked in that order and checked again.
 
+pub mod bulk;
 pub mod claim;
 pub mod engines;
 pub mod finish;
+pub mod history;
+pub mod hours;
 pub mod people;
 pub mod purge;
 pub mod rows;
