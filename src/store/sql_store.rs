@@ -15,7 +15,7 @@ use super::queries::{claim, engines, finish, people, purge, takeover, tasks};
 use super::types::*;
 use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
-use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -157,9 +157,6 @@ impl<B: Backend> Store for SqlStore<B> {
     fn fence(&self, fence: &Fence) -> StoreResult<FenceOutcome> {
         self.run(|db| engines::fence(db, fence))
     }
-    fn acknowledge_fence(&self, incarnation: Incarnation) -> StoreResult<()> {
-        self.run(|db| engines::acknowledge_fence(db, incarnation))
-    }
     fn take_over(&self, owner: Incarnation, by: &str, limit: usize) -> StoreResult<TakeoverReport> {
         self.run(|db| takeover::take_over(db, owner, by, limit))
     }
@@ -191,9 +188,6 @@ impl<B: Backend> Store for SqlStore<B> {
     fn claim(&self, c: &Claim) -> StoreResult<Vec<Claimed>> {
         self.run(|db| claim::claim(db, c))
     }
-    fn read_claim(&self, incarnation: Incarnation, nonce: Nonce) -> StoreResult<Vec<Held>> {
-        self.run(|db| claim::owned(db, incarnation, Some(nonce)))
-    }
     fn finish(&self, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
         self.run(|db| finish::finish(db, who, ends))
     }
@@ -201,7 +195,7 @@ impl<B: Backend> Store for SqlStore<B> {
         self.run(|db| finish::read_finish(db, held))
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
-        self.run(|db| claim::owned(db, incarnation, None))
+        self.run(|db| claim::owned(db, incarnation))
     }
 
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {

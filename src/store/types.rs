@@ -84,8 +84,6 @@ pub struct Registration {
     pub former: Option<FormerLife>,
     /// The cluster it belongs to; the first one to register names the database's.
     pub cluster: String,
-    /// The largest epoch this engine remembers.
-    pub known_epoch: Epoch,
 }
 
 /// A former incarnation that the registering engine ends.

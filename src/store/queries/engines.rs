@@ -127,11 +127,7 @@ fn check_cluster(db: &mut dyn Db, cluster: &str) -> StoreResult<()> {
 fn end_former(db: &mut dyn Db, former: &FormerLife, name: &EngineName) -> StoreResult<()> {
     let fence = Fence { incarnation: former.incarnation, beat: None, proof: former.proof, by: name.to_string() };
     fence_row(db, &fence)?;
-    let mut s = db.stmt();
-    let id = s.int(former.incarnation.as_i64());
-    let sql = s.sql(format!("UPDATE engine SET acknowledged = 1 WHERE incarnation = {id} AND state = 2"));
-    db.execute("end the former life", &sql)?;
-    Ok(())
+    acknowledge_fence(db, former.incarnation)
 }
 
 fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Namesake>> {
@@ -370,8 +366,8 @@ fn fence_row(db: &mut dyn Db, fence: &Fence) -> StoreResult<bool> {
     Ok(db.execute("fence", &sql)? == 1)
 }
 
-/// See `Store::acknowledge_fence`.
-pub fn acknowledge_fence(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<()> {
+/// A fenced incarnation has stopped everything: what an operator's fence left with it may be taken over now.
+fn acknowledge_fence(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<()> {
     let mut s = db.stmt();
     let id = s.int(incarnation.as_i64());
     let sql = s.sql(format!("UPDATE engine SET acknowledged = 1 WHERE incarnation = {id} AND state = 2"));
@@ -392,16 +388,18 @@ fn stop_here(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
          WHERE incarnation = {id} AND state = 1"
     ));
     let stopped = db.execute("stop", &sql)? == 1;
-    if stopped {
-        // A wish to stop is fulfilled now: the next start of this name runs.
-        let mut s = db.stmt();
-        let id = s.int(incarnation.as_i64());
-        let sql = s.sql(format!(
-            "DELETE FROM engine_wish WHERE wanted = 3 AND name = (SELECT name FROM engine_info WHERE incarnation = {id})"
-        ));
-        db.execute("stop", &sql)?;
+    if !stopped {
+        acknowledge_fence(db, incarnation)?;
+        return Ok(false);
     }
-    Ok(stopped)
+    // A wish to stop is fulfilled now: the next start of this name runs.
+    let mut s = db.stmt();
+    let id = s.int(incarnation.as_i64());
+    let sql = s.sql(format!(
+        "DELETE FROM engine_wish WHERE wanted = 3 AND name = (SELECT name FROM engine_info WHERE incarnation = {id})"
+    ));
+    db.execute("stop", &sql)?;
+    Ok(true)
 }
 
 /// Results of this incarnation were refused: counted in its row, or in its history once that is closed.
