@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::claim::create_missing;
-use super::finish::{ARCHIVED, is_recorded, moved_away, of_task, wake_heads};
+use super::ends::{ARCHIVED, is_recorded, moved_away, of_task};
 use super::history;
+use super::lines::wake_heads;
 use super::rows::resources_of;
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::{ResourceName, TaskId};
