@@ -8,6 +8,7 @@
 //! anything, so an error leaves nothing half done. The whole state can be copied and put back, which is
 //! how a simulator plays lost commits, stale reads and a database that was restored.
 
+mod audit;
 mod claims;
 mod ends;
 mod engines;
@@ -16,14 +17,17 @@ mod state;
 mod takeover;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use audit::HistoryRow;
 pub use state::{EngineEntry, MetaEntry, ResourceEntry, State, TaskEntry, WishEntry};
 
 use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::types::*;
 use crate::clock::Clock;
 use crate::config::RetentionConfig;
@@ -193,6 +197,61 @@ impl Store for MemoryStore {
     }
     fn status(&self) -> StoreResult<StatusView> {
         Ok(self.read(State::status))
+    }
+
+    fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
+        self.write(|s, now| {
+            let ids = s.add(new, &change.by, now)?;
+            s.record(change, (!ids.is_empty()).then(|| Affected::tasks(ids.clone())), now);
+            Ok(ids)
+        })
+    }
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
+        Ok(self.write(|s, now| {
+            let had = s.set_wanted(wish, now);
+            s.record(change, had.map(|had| wish.affected(had)), now);
+            had
+        }))
+    }
+    fn forget_engines_as(
+        &self,
+        older_than: Duration,
+        names: &[EngineName],
+        change: &Change,
+    ) -> StoreResult<Vec<EngineRow>> {
+        Ok(self.write(|s, now| {
+            let gone = s.forget_engines(older_than, names, false, now);
+            s.record(change, Affected::forgotten(&gone), now);
+            gone
+        }))
+    }
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, _: &str, change: &Change) -> StoreResult<bool> {
+        Ok(self.write(|s, now| {
+            let is_raised = s.raise_epoch(from, at_least);
+            s.record(change, is_raised.then(|| Affected::epoch(from, at_least)), now);
+            is_raised
+        }))
+    }
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+        self.write(|s, now| s.task_verbs(tasks, verb, change, now))
+    }
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
+        self.write(|s, now| s.record(change, Some(affected.clone()), now));
+        Ok(())
+    }
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
+        Ok(self.read(|s, now| (now, s.history(filter, now))))
+    }
+
+    fn add_hours(&self, _: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.write(|s, now| s.add_hours(counts, now));
+        Ok(())
+    }
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+        Ok(self.read(|s, _| s.hours(starts)))
+    }
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
+        Ok(self.read(|s, _| s.hours.keys().next().map(|(at, _)| *at)))
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {
