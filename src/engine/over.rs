@@ -101,8 +101,7 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
     let now = shared.clock.lease_now();
     match life.phase {
         Phase::Out | Phase::Registered | Phase::Clear => {
-            // The watchdog is for an engine that hangs, not for a database that is away.
-            super::host::feed_watchdog();
+            shared.unit.without_lease(shared);
             Duration::from_millis(50)
         }
         Phase::Live => {

@@ -156,10 +156,8 @@ impl Engine {
             _ => Ok(()),
         };
         self.last.drain(..).for_each(|thread| drop(thread.join()));
-        if let (Some(guard), Ok(()), Some(true)) = (&self.shared.guard, &result, said)
-            && let Err(error) = guard.goodbye(0)
-        {
-            log::error!("could not say goodbye to the guard: {error}");
+        if let (Ok(()), Some(true)) = (&result, said) {
+            self.shared.nothing_to_prove();
         }
         result
     }
@@ -290,6 +288,7 @@ fn build(
         guard,
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
+        unit: super::unit::Unit::default(),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
         known_epoch: Mutex::new(known),

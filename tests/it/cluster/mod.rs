@@ -14,6 +14,7 @@ mod poison;
 mod rig;
 mod server;
 mod stops;
+mod units;
 
 macro_rules! run_all {
     ($on:path: $($room:ident: $($case:ident)+;)+) => {
@@ -62,6 +63,9 @@ macro_rules! cases {
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
                 two_engines_never_own_a_resource_at_once_and_keep_its_order;
+            units:
+                after_the_death_of_both_the_units_prover_kills_what_is_left_and_proves_it
+                outside_of_its_service_the_units_prover_refuses;
             poison:
                 a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
         }
@@ -72,6 +76,9 @@ mod sqlite {
     cases!(super::rig::on_sqlite);
     run_all! {
         super::rig::on_sqlite:
+        units:
+            systemd_is_told_how_long_it_may_wait
+            the_shipped_unit_fits_the_default_timing;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
