@@ -266,7 +266,8 @@ fn build(
         Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
         None => Epoch::new(0),
     };
-    let commands = commands(&options, role, &clock)?;
+    let guard = guard.map(Arc::new);
+    let commands = commands(&options, role, &clock, guard.as_ref())?;
     let life = Life {
         incarnation: None,
         phase: Phase::Out,
@@ -301,12 +302,18 @@ fn build(
     })
 }
 
-fn commands(options: &EngineOptions, role: Role, clock: &Arc<dyn Clock>) -> Result<Option<CommandRunner>, EngineError> {
+fn commands(
+    options: &EngineOptions,
+    role: Role,
+    clock: &Arc<dyn Clock>,
+    guard: Option<&Arc<GuardLink>>,
+) -> Result<Option<CommandRunner>, EngineError> {
     if options.kinds.values().all(super::options::Kind::is_handler) {
         return Ok(None);
     }
     let mode = if role == Role::Daemon { Mode::Daemon } else { Mode::Library };
-    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock) })
+    let tell_continuing = guard.map(over::naming);
+    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock), tell_continuing })
         .map_err(|e| EngineError::Host("start the spawner", e))?;
     // A place of its own: what a killed life left there is nobody's any more, and other engines of this host
     // have theirs beside it.

@@ -104,7 +104,7 @@ pub struct Shared {
     /// Runs commands; `None` where no kind is a command.
     pub commands: Option<CommandRunner>,
     /// The guard; `None` without one.
-    pub guard: Option<GuardLink>,
+    pub guard: Option<Arc<GuardLink>>,
     /// Something may be owned in the database that this engine does not know of.
     pub reconcile: AtomicBool,
     /// The epoch under which a heartbeat counter went back: in doubt until a larger one is seen.

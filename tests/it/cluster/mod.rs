@@ -42,6 +42,7 @@ macro_rules! cases {
                 a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
                 an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies
                 an_operators_fence_waits_until_the_engine_has_stopped_everything
+                a_task_that_continues_is_named_to_the_guard_at_its_start
                 an_engine_that_is_frozen_for_less_than_its_lease_goes_on;
             late:
                 a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
