@@ -156,10 +156,8 @@ impl Engine {
             _ => Ok(()),
         };
         self.last.drain(..).for_each(|thread| drop(thread.join()));
-        if let (Some(guard), Ok(()), Some(true)) = (&self.shared.guard, &result, said)
-            && let Err(error) = guard.goodbye(0)
-        {
-            log::error!("could not say goodbye to the guard: {error}");
+        if let (Ok(()), Some(true)) = (&result, said) {
+            self.shared.nothing_to_prove();
         }
         result
     }
@@ -268,7 +266,8 @@ fn build(
         Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
         None => Epoch::new(0),
     };
-    let commands = commands(&options, role, &clock)?;
+    let guard = guard.map(Arc::new);
+    let commands = commands(&options, role, &clock, guard.as_ref())?;
     let life = Life {
         incarnation: None,
         phase: Phase::Out,
@@ -290,6 +289,7 @@ fn build(
         guard,
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
+        unit: super::unit::Unit::default(),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
         known_epoch: Mutex::new(known),
@@ -302,12 +302,18 @@ fn build(
     })
 }
 
-fn commands(options: &EngineOptions, role: Role, clock: &Arc<dyn Clock>) -> Result<Option<CommandRunner>, EngineError> {
+fn commands(
+    options: &EngineOptions,
+    role: Role,
+    clock: &Arc<dyn Clock>,
+    guard: Option<&Arc<GuardLink>>,
+) -> Result<Option<CommandRunner>, EngineError> {
     if options.kinds.values().all(super::options::Kind::is_handler) {
         return Ok(None);
     }
     let mode = if role == Role::Daemon { Mode::Daemon } else { Mode::Library };
-    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock) })
+    let tell_continuing = guard.map(over::naming);
+    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock), tell_continuing })
         .map_err(|e| EngineError::Host("start the spawner", e))?;
     // A place of its own: what a killed life left there is nobody's any more, and other engines of this host
     // have theirs beside it.

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ pub struct EngineSpec<'r> {
     more: String,
     kinds: String,
     url: Option<String>,
+    env: Vec<(String, String)>,
+    group: Option<PathBuf>,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -39,6 +43,8 @@ impl<'r> EngineSpec<'r> {
             more: String::new(),
             kinds: String::new(),
             url: None,
+            env: Vec::new(),
+            group: None,
         }
     }
 
@@ -80,6 +86,25 @@ impl<'r> EngineSpec<'r> {
         self
     }
 
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// The control group it starts in.
+    pub fn group(mut self, dir: &Path) -> Self {
+        self.group = Some(dir.into());
+        self
+    }
+
+    /// What systemd runs after the unit's end; its exit code and its log.
+    pub fn prove_stopped(&self) -> (i32, String) {
+        let (mut command, _) = self.command();
+        let output = command.arg("--prove-stopped").stderr(Stdio::piped()).output().unwrap();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     fn write(&self) -> PathBuf {
         let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let state = self.rig.path(&self.state);
@@ -109,6 +134,12 @@ impl<'r> EngineSpec<'r> {
         let url = self.url.clone().unwrap_or_else(|| self.rig.settings.url.expose().to_string());
         command.arg("--config").arg(config).env_clear().envs(self.rig.env());
         command.env("PATH", std::env::var("PATH").unwrap()).env("REKINDLE_DATABASE_URL", url);
+        command.envs(self.env.iter().cloned());
+        if let Some(group) = &self.group {
+            let door = File::options().write(true).open(group.join("cgroup.procs")).unwrap();
+            // SAFETY: one system call.
+            unsafe { command.pre_exec(move || (&door).write_all(b"0")) };
+        }
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         (command, log)
     }

@@ -14,6 +14,7 @@ mod poison;
 mod rig;
 mod server;
 mod stops;
+mod units;
 
 macro_rules! run_all {
     ($on:path: $($room:ident: $($case:ident)+;)+) => {
@@ -41,6 +42,7 @@ macro_rules! cases {
                 a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
                 an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies
                 an_operators_fence_waits_until_the_engine_has_stopped_everything
+                a_task_that_continues_is_named_to_the_guard_at_its_start
                 an_engine_that_is_frozen_for_less_than_its_lease_goes_on;
             late:
                 a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
@@ -62,6 +64,9 @@ macro_rules! cases {
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
                 two_engines_never_own_a_resource_at_once_and_keep_its_order;
+            units:
+                after_the_death_of_both_the_units_prover_kills_what_is_left_and_proves_it
+                outside_of_its_service_the_units_prover_refuses;
             poison:
                 a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
         }
@@ -72,6 +77,9 @@ mod sqlite {
     cases!(super::rig::on_sqlite);
     run_all! {
         super::rig::on_sqlite:
+        units:
+            systemd_is_told_how_long_it_may_wait
+            the_shipped_unit_fits_the_default_timing;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
