@@ -17,7 +17,7 @@ use crate::engine::heartbeat::LifeError;
 use crate::engine::shared::Shared;
 use crate::engine::stop::Ending;
 use crate::engine::{Engine, EngineError, Role};
-use crate::guard::{GuardLink, inherited_state_dir};
+use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
 use crate::store::{SchemaProblem, Store, StoreError};
 
 /// Runs it; the exit code.

@@ -17,6 +17,7 @@
 //! while the loops turn ([`pulse`]).
 
 pub mod dispatcher;
+pub mod ending;
 pub mod epoch_file;
 pub mod finisher;
 pub mod guard_watch;
