@@ -26,6 +26,7 @@ use super::engine::EngineSpec;
 use super::server::Server;
 use crate::support::databases::Connection;
 use crate::support::postgres::{self, Database};
+pub use crate::support::wait_or;
 use crate::support::wait_until;
 
 const PROBE: &str = r#"#!/bin/sh
@@ -333,16 +334,6 @@ pub fn uptime() -> f64 {
 /// Sends a signal to one process; that it is gone is no error.
 pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
-}
-
-/// Waits until `condition` holds; panics with `what` after `limit`.
-pub fn wait_or(limit: Duration, mut condition: impl FnMut() -> bool, what: impl Fn() -> String) {
-    use rekindle::clock::{Clock, SystemClock};
-    let until = SystemClock.lease_now().after(limit);
-    while !condition() {
-        assert!(SystemClock.lease_now() < until, "not within {limit:?}: {}", what());
-        SystemClock.pause(Duration::from_millis(10));
-    }
 }
 
 fn marked(is_it: impl Fn(&str) -> bool) -> Vec<i32> {
