@@ -188,7 +188,6 @@ impl Heartbeat {
                 adopt: if proof == Proof::Itself { self.continuing() } else { Vec::new() },
             }),
             cluster: options.cluster.clone(),
-            known_epoch: *self.shared.known_epoch.lock(),
         }
     }
 

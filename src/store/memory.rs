@@ -28,7 +28,7 @@ use super::types::*;
 use crate::clock::Clock;
 use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
-use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -119,10 +119,6 @@ impl Store for MemoryStore {
         let won = self.write(|s, now| s.fence(fence, now));
         Ok(if won { FenceOutcome::Won } else { FenceOutcome::Missed })
     }
-    fn acknowledge_fence(&self, incarnation: Incarnation) -> StoreResult<()> {
-        self.write(|s, _| s.acknowledge_fence(incarnation));
-        Ok(())
-    }
     fn take_over(&self, owner: Incarnation, _: &str, limit: usize) -> StoreResult<TakeoverReport> {
         self.write(|s, now| s.take_over(owner, limit, now))
     }
@@ -154,9 +150,6 @@ impl Store for MemoryStore {
     fn claim(&self, claim: &Claim) -> StoreResult<Vec<Claimed>> {
         Ok(self.write(|s, now| s.claim(claim, now)))
     }
-    fn read_claim(&self, incarnation: Incarnation, nonce: Nonce) -> StoreResult<Vec<Held>> {
-        Ok(self.read(|s, _| s.owned(incarnation, Some(nonce))))
-    }
     fn finish(&self, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
         self.write(|s, now| s.finish(who, ends, now))
     }
@@ -164,7 +157,7 @@ impl Store for MemoryStore {
         Ok(self.read(|s, _| s.read_finish(held)))
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
-        Ok(self.read(|s, _| s.owned(incarnation, None)))
+        Ok(self.read(|s, _| s.owned(incarnation)))
     }
 
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {

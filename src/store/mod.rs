@@ -51,8 +51,9 @@
 //!
 //! A connection that breaks before COMMIT was sent has changed nothing, and the step is reported as
 //! `Unreachable`. One that breaks during COMMIT, or during a step that is a single statement, is
-//! [`StoreError::Unknown`]: never repeated blindly, but read back by the nonce of the claim. `read_claim`
-//! lists what a claim got. `read_finish` says `Open` (the claim still stands: write again), `Written`, or
+//! [`StoreError::Unknown`]: never repeated blindly. What a claim of unknown outcome got is found by the next
+//! reconciliation (`owned`), under a nonce that its engine has forgotten, and handed back free: its payloads
+//! never arrived. An end is read back by the nonce of its claim: `read_finish` says `Open` (the claim still stands: write again), `Written`, or
 //! `Refused`. It tells the end that an engine wrote from the one that a takeover wrote for it. Only a
 //! hand-back of what never started leaves no trace: `Refused` then means "not yours any more" in either
 //! case. A beat of unknown outcome is simply sent again; a fence too, because it names the beat.

@@ -294,9 +294,8 @@ impl State {
         of_resources.fold(task.token, Token::max)
     }
 
-    pub(super) fn owned(&self, incarnation: Incarnation, nonce: Option<Nonce>) -> Vec<Held> {
+    pub(super) fn owned(&self, incarnation: Incarnation) -> Vec<Held> {
         let mine = self.tasks.iter().filter(|(_, task)| task.owner == Some(incarnation));
-        let held = mine.filter_map(|(id, task)| task.held(*id));
-        held.filter(|held| nonce.is_none_or(|nonce| held.nonce == nonce)).collect()
+        mine.filter_map(|(id, task)| task.held(*id)).collect()
     }
 }

@@ -17,7 +17,7 @@ impl State {
         now: Timestamp,
     ) -> StoreResult<TakeoverReport> {
         let Some((end, name)) = self.owner_end(owner) else { return Ok(TakeoverReport::default()) };
-        let mut ids: Vec<TaskId> = self.owned(owner, None).into_iter().map(|held| held.task).collect();
+        let mut ids: Vec<TaskId> = self.owned(owner).into_iter().map(|held| held.task).collect();
         let more = ids.len() > limit;
         ids.truncate(limit);
         if !ids.is_empty() {

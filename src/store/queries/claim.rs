@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::{held, resources_of};
-use crate::protocol::ids::{Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
+use crate::protocol::ids::{Incarnation, KindName, ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::Reason;
@@ -304,12 +304,10 @@ fn take_one(
     Ok(Some(task))
 }
 
-/// What an incarnation owns, or what one claim of it got.
-pub fn owned(db: &mut dyn Db, incarnation: Incarnation, nonce: Option<Nonce>) -> StoreResult<Vec<Held>> {
+/// What an incarnation owns.
+pub fn owned(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
     let mut s = db.stmt();
     let owner = s.int(incarnation.as_i64());
-    let only = nonce.map(|nonce| format!("AND nonce = {}", s.int(nonce.as_i64()))).unwrap_or_default();
-    let sql =
-        s.sql(format!("SELECT id, token, nonce FROM task WHERE owner = {owner} AND state = 3 {only} ORDER BY id"));
+    let sql = s.sql(format!("SELECT id, token, nonce FROM task WHERE owner = {owner} AND state = 3 ORDER BY id"));
     Ok(db.query("read what is owned", &sql)?.into_iter().map(|mut row| held(&mut row)).collect())
 }

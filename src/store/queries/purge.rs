@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::finish::wake_heads;
-use super::people::forget_engines;
+use super::engine_rows::forget_engines;
+use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
 use crate::config::{Keep, RetentionConfig};

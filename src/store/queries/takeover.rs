@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ends::{Ended, write_next};
 use super::engines;
-use super::finish::{Ended, wake_heads, write_next};
+use super::lines::wake_heads;
 use super::rows::{held, resources_of};
 use crate::protocol::engine::{EngineState, Proof};
 use crate::protocol::ids::{Incarnation, ResourceName, TaskId, Token};
