@@ -15,11 +15,11 @@ use rekindle::clock::{Clock, SystemClock};
 use rekindle::config::Backend;
 use rekindle::protocol::time::LeaseInstant;
 
+use super::Shared;
 use super::cut::{Moment, Transactions};
 use super::mysql::Mysql;
 use super::postgres::Postgres;
 use super::weather::{Flow, Weather};
-use super::Shared;
 
 /// What a frame of the client is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,23 +20,25 @@ mod postgres;
 mod tests;
 mod weather;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use parking_lot::Mutex;
 use rekindle::config::{Backend, DatabaseUrl};
 
 use super::wait_until;
-pub use cut::{Cut, Moment};
 use cut::Cuts;
+pub use cut::{Cut, Moment};
 pub use weather::{Flow, Weather};
 
 /// What all connections of one proxy share.
@@ -47,8 +49,10 @@ struct Shared {
     /// Goes up when all connections are to be reset.
     resets: Mutex<u64>,
     cuts: Mutex<Cuts>,
-    links: Mutex<Vec<UnixStream>>,
+    /// The bell of each connection, with its number.
+    links: Mutex<BTreeMap<u64, UnixStream>>,
     accept: Mutex<Accept>,
+    count: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +92,7 @@ impl Proxy {
             cuts: Mutex::default(),
             links: Mutex::default(),
             accept: Mutex::new(Accept::Refusing),
+            count: AtomicU64::new(1),
         });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::spawn(move || accept_loop(&theirs, port, &rope));
@@ -121,8 +126,12 @@ impl Proxy {
     /// Every connection gets a RST.
     pub fn reset_all(&self) {
         *self.shared.resets.lock() += 1;
+        let newest = self.shared.links.lock().keys().next_back().copied();
         self.ring();
-        wait_until(Duration::from_secs(10), || self.shared.links.lock().is_empty());
+        // Clients come back at once, so there may be newer ones.
+        wait_until(Duration::from_secs(10), || {
+            self.shared.links.lock().keys().next().copied() > newest || self.connections() == 0
+        });
     }
 
     /// Lies in wait for a statement.
@@ -148,8 +157,8 @@ impl Proxy {
 
     /// Wakes all threads, and waits until the listener is as it should be.
     fn ring(&self) {
-        for link in &*self.shared.links.lock() {
-            let _ = (&*link).write(&[1]);
+        for mut link in self.shared.links.lock().values() {
+            let _ = link.write(&[1]);
         }
         let _ = (&self.bell).write(&[1]);
         let wanted = if self.shared.weather.lock().refuses { Accept::Refusing } else { Accept::Listening };
@@ -163,8 +172,8 @@ impl Drop for Proxy {
         *self.shared.resets.lock() += 1;
         let _ = (&self.bell).write(&[1]);
         let _ = self.thread.take().map(JoinHandle::join);
-        for link in &*self.shared.links.lock() {
-            let _ = (&*link).write(&[1]);
+        for mut link in self.shared.links.lock().values() {
+            let _ = link.write(&[1]);
         }
     }
 }
@@ -222,12 +231,12 @@ fn accept_loop(shared: &Arc<Shared>, port: u16, rope: &UnixStream) {
 fn begin(shared: &Arc<Shared>, client: TcpStream) {
     let Ok(server) = TcpStream::connect(shared.server) else { return link::reset(client) };
     let (bell, rope) = UnixStream::pair().unwrap();
-    let name = bell.as_raw_fd();
     let resets = *shared.resets.lock();
-    shared.links.lock().push(bell);
+    let number = shared.count.fetch_add(1, Ordering::Relaxed);
+    shared.links.lock().insert(number, bell);
     let theirs = Arc::clone(shared);
     std::thread::spawn(move || {
         link::Link::new(&theirs, client, server, rope, resets).run();
-        theirs.links.lock().retain(|bell| bell.as_raw_fd() != name);
+        theirs.links.lock().remove(&number);
     });
 }
