@@ -8,6 +8,7 @@ mod kills;
 mod late;
 mod lines;
 mod names;
+mod network;
 mod outages;
 mod places;
 mod poison;
@@ -15,6 +16,7 @@ mod rig;
 mod server;
 mod stops;
 mod units;
+mod unknown;
 
 macro_rules! run_all {
     ($on:path: $($room:ident: $($case:ident)+;)+) => {
@@ -73,6 +75,37 @@ macro_rules! cases {
     };
 }
 
+/// Cases in which a proxy stands before a server.
+macro_rules! network_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            network:
+                a_cut_that_is_shorter_than_the_lease_allows_disturbs_nothing
+                a_delay_below_q_disturbs_nothing
+                a_delay_above_q_ends_the_life_and_its_tasks_in_time
+                an_engine_in_a_black_hole_is_fenced_after_t_and_comes_back
+                an_engine_whose_requests_are_lost_is_fenced_after_t_and_comes_back
+                an_engine_whose_replies_are_lost_is_fenced_after_t_and_comes_back
+                an_engine_whose_bytes_arrive_too_late_is_fenced_after_t_and_comes_back
+                connections_that_are_reset_disturb_nothing
+                connections_that_break_inside_of_a_frame_disturb_nothing
+                flapping_networks_fence_nobody_whose_beats_arrive
+                an_engine_starts_by_its_second_url_and_changes_over
+                an_engine_starts_by_its_second_url_where_the_first_is_a_black_hole;
+            unknown:
+                a_claim_whose_answer_is_lost_runs_once
+                an_end_whose_answer_is_lost_is_written_once
+                a_failure_whose_answer_is_lost_uses_its_budget_once
+                beats_whose_answers_are_lost_are_sent_again
+                a_registration_whose_answer_is_lost_is_ended_by_the_next
+                a_task_that_continues_goes_over_although_the_answer_is_lost
+                a_fence_whose_answer_is_lost_is_finished_by_the_next_sweep
+                a_takeover_whose_answer_is_lost_is_charged_once;
+        }
+    };
+}
+
 mod sqlite {
     cases!(super::rig::on_sqlite);
     run_all! {
@@ -93,6 +126,7 @@ mod sqlite {
 
 mod postgres {
     cases!(super::rig::on_postgres);
+    network_cases!(super::rig::on_postgres);
     run_all! {
         super::rig::on_postgres:
         places:
