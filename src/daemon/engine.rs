@@ -80,6 +80,7 @@ fn store_failed(error: &StoreError) -> i32 {
 fn prepare(store: &dyn Store, told: &Told) -> Result<bool, StoreError> {
     let mut said = false;
     loop {
+        crate::engine::unit::starting();
         match check(store) {
             Ok(()) => return Ok(true),
             Err(error) if error.is_transient() => {

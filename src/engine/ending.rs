@@ -32,15 +32,6 @@ pub fn end(shared: &Arc<Shared>, beats: &dyn Fn() -> bool, join: impl FnOnce(Lea
     said
 }
 
-/// Nothing is left to prove.
-pub fn say_goodbye_to_the_guard(shared: &Shared) {
-    if let Some(guard) = &shared.guard
-        && let Err(error) = guard.goodbye(0)
-    {
-        log::error!("could not say goodbye to the guard: {error}");
-    }
-}
-
 struct Conclusion<'a> {
     shared: &'a Arc<Shared>,
     beats: &'a dyn Fn() -> bool,
@@ -56,7 +47,7 @@ impl Conclusion<'_> {
             if !(self.beats)() {
                 return true;
             }
-            if is_told_to_stop(&self.shared) {
+            if is_told_to_stop(self.shared) {
                 log::info!("operators want this engine to stop");
                 self.shared.stop.ask(Ending::Finish);
             }
@@ -69,7 +60,7 @@ impl Conclusion<'_> {
         log::info!("stopping: {} tasks still run", self.shared.running.count(|_| true));
         loop {
             let idle = self.shared.running.wait_empty(Duration::from_millis(200));
-            let over = clock.lease_now() >= until || deadline_passed(&self.shared);
+            let over = clock.lease_now() >= until || deadline_passed(self.shared);
             if idle || over || self.shared.stop.ending() >= Ending::HandBack {
                 return;
             }

@@ -120,11 +120,7 @@ impl Heartbeat {
         }
         let registration = self.registration();
         let incarnation = registration.incarnation;
-        if let Some(guard) = &self.shared.guard
-            && let Err(error) = guard.registered(incarnation)
-        {
-            log::error!("could not tell the guard who this is: {error}");
-        }
+        self.shared.about_to_register(incarnation);
         let timeout = self.shared.options.statement_timeout + self.shared.options.timing.query_timeout();
         match self.lane.call("register", timeout, move |store| store.register(&registration)) {
             Ok(RegisterOutcome::Registered { adopted, meta }) => {
@@ -191,7 +187,6 @@ impl Heartbeat {
                 adopt: if proof == Proof::Itself { self.continuing() } else { Vec::new() },
             }),
             cluster: options.cluster.clone(),
-            known_epoch: *self.shared.known_epoch.lock(),
         }
     }
 
@@ -383,7 +378,9 @@ impl Heartbeat {
         if !could_claim && shared.may_claim().is_some() {
             shared.wake_dispatcher();
         }
-        super::host::notify_systemd(shared);
+        if let Some(guard_at) = lease.guard_at() {
+            super::unit::Unit::lease_renewed(shared, guard_at.after(shared.options.timing.kill_budget() / 4));
+        }
     }
 
     fn open_gate(&self, lease: &Lease, was_live: bool) {

@@ -32,6 +32,8 @@ pub mod running;
 pub mod shared;
 pub mod stop;
 pub mod sweeper;
+pub mod unit;
+pub mod unit_file;
 pub mod worker;
 
 pub use options::{EngineOptions, Kind, Work};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
-use super::ending::{end, say_goodbye_to_the_guard};
+use super::ending::end;
 use super::heartbeat::{Heartbeat, LifeError, Step};
 use super::options::EngineOptions;
 use super::running::Running;
@@ -149,7 +149,7 @@ impl Engine {
         };
         self.last.drain(..).for_each(|thread| drop(thread.join()));
         if result.is_ok() && said == Some(true) {
-            say_goodbye_to_the_guard(&self.shared);
+            self.shared.nothing_to_prove();
         }
         result
     }
@@ -166,10 +166,10 @@ fn build(
         Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
         None => Epoch::new(0),
     };
-    let commands = commands(&options, role, &clock)?;
+    let guard = guard.map(|link| Arc::new(link) as Arc<dyn GuardTalk>);
+    let commands = commands(&options, role, &clock, guard.as_ref())?;
     let place = Place { clock, host: host::host_name(), boot_id: host::boot_id() };
     let commands = commands.map(|runner| Arc::new(runner) as Arc<dyn Commands>);
-    let guard = guard.map(|link| Box::new(link) as Box<dyn GuardTalk>);
     Ok(share(store, options, place, known, commands, guard))
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn share(
     place: Place,
     known: Epoch,
     commands: Option<Arc<dyn Commands>>,
-    guard: Option<Box<dyn GuardTalk>>,
+    guard: Option<Arc<dyn GuardTalk>>,
 ) -> Shared {
     let life = Life {
         incarnation: None,
@@ -214,6 +214,7 @@ pub(crate) fn share(
         guard,
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
+        unit: super::unit::Unit::default(),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
         known_epoch: Mutex::new(known),
@@ -226,12 +227,18 @@ pub(crate) fn share(
     }
 }
 
-fn commands(options: &EngineOptions, role: Role, clock: &Arc<dyn Clock>) -> Result<Option<CommandRunner>, EngineError> {
+fn commands(
+    options: &EngineOptions,
+    role: Role,
+    clock: &Arc<dyn Clock>,
+    guard: Option<&Arc<dyn GuardTalk>>,
+) -> Result<Option<CommandRunner>, EngineError> {
     if options.kinds.values().all(super::options::Kind::is_handler) {
         return Ok(None);
     }
     let mode = if role == Role::Daemon { Mode::Daemon } else { Mode::Library };
-    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock) })
+    let tell_continuing = guard.map(over::naming);
+    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock), tell_continuing })
         .map_err(|e| EngineError::Host("start the spawner", e))?;
     // A place of its own: what a killed life left there is nobody's any more, and other engines of this host
     // have theirs beside it.

@@ -62,6 +62,6 @@ pub use exit::{End, Verdict, verdict};
 pub use gate::{Dies, Gate, Inside, Lease, Refusal};
 pub use handler::{Attempt, Context, Handler, Outcome, run_caught};
 pub use reaper::Strays;
-pub use spawner::{Mode, Running, SpawnError, Spawner, SpawnerOptions};
+pub use spawner::{Mode, Running, SpawnError, Spawner, SpawnerOptions, TellContinuing};
 pub use spec::{CommandSpec, ExitCodes};
 pub use watch::{Countdown, Limits, Step};
