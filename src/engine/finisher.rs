@@ -17,6 +17,7 @@ use super::running::Entry;
 use super::shared::{Phase, Report, Shared};
 use super::stop::Ending;
 use crate::handlers::{Ended, StopKind};
+use crate::planted::{Bug, planted};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
 use crate::protocol::task::{AttemptResult, Reason, Wish};
@@ -145,7 +146,11 @@ impl Finisher {
             Err(StoreError::Unknown { step, source }) => {
                 log::warn!("the outcome of {step} is unknown ({source}): reading {} ends back", batch.len());
                 self.failed += 1;
-                self.read_back(pending);
+                if planted(Bug::BlindRetry) {
+                    self.pending.extend(pending);
+                } else {
+                    self.read_back(pending);
+                }
             }
             Err(error) if error.is_transient() || matches!(error, StoreError::Refused(_)) => {
                 log::warn!("could not write {} ends of attempts yet: {}", batch.len(), error.chain());
@@ -244,6 +249,9 @@ fn without_texts(end: &Finish) -> Finish {
 
 /// The database has counted it.
 fn say_refused(end: &Finish) {
+    if let Some(player) = turns::player() {
+        player.refused(end.held.task.as_i64(), end.held.nonce.as_i64());
+    }
     if !end.unstarted {
         log::warn!(
             "the result ({}) of task {} was refused: its token {} is not current any more",

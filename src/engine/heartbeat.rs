@@ -21,6 +21,7 @@ use super::lane::Lane;
 use super::shared::{Phase, Shared};
 use super::stop::Ending;
 use crate::handlers::{Lease as GateLease, StopKind};
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::{Proof, Wanted};
 use crate::protocol::ids::{Epoch, Incarnation, TaskId, Token};
 use crate::protocol::lease::{Lease, LeasePhase};
@@ -294,7 +295,7 @@ impl Heartbeat {
         let timing = shared.options.timing;
         let sent_at = shared.clock.lease_now();
         let Some(incarnation) = shared.life().incarnation else { return self.in_(timing.heartbeat_interval()) };
-        if let Some(name) = shared.pulses.standing(sent_at) {
+        if let Some(name) = shared.pulses.standing(sent_at).filter(|_| !planted(Bug::BeatAnyway)) {
             self.complain_of(name, sent_at);
             return Step::Next(sent_at.after(timing.heartbeat_interval() / 4));
         }
@@ -352,7 +353,10 @@ impl Heartbeat {
             if life.phase == Phase::Live && life.lease.phase(shared.clock.lease_now()) != LeasePhase::Valid {
                 return;
             }
-            life.lease.accept(sent_at);
+            if self.is_verified(life.phase, answer) {
+                let answered_at = planted(Bug::LeaseFromAnswer).then(|| shared.clock.lease_now());
+                life.lease.accept(answered_at.unwrap_or(sent_at));
+            }
             // An answer that took as long as the lease is worth nothing; the lease watch acts on it.
             if life.lease.phase(shared.clock.lease_now()) != LeasePhase::Valid {
                 return;
@@ -381,6 +385,23 @@ impl Heartbeat {
         if let Some(guard_at) = lease.guard_at() {
             super::unit::Unit::lease_renewed(shared, guard_at.after(shared.options.timing.kill_budget() / 4));
         }
+    }
+
+    /// After a raise that says "commits may be lost" nobody claims for the largest T, because what was claimed
+    /// before is compared with the database meanwhile, and what is not its owner's any more is killed. So the
+    /// lease does not grow past the raise until this engine has done that: one whose other calls hang would
+    /// beat on, and run its tasks beside their successors.
+    fn is_verified(&self, phase: Phase, answer: &BeatAnswer) -> bool {
+        let raised = answer.meta.raised_epoch;
+        let mut verified = self.shared.verified.lock();
+        // A registration keeps what it adopts under current tokens, and nothing else.
+        if phase == Phase::Registered {
+            *verified = raised.max(*verified);
+        }
+        if *verified < raised {
+            self.shared.reconcile.store(true, Ordering::Release);
+        }
+        *verified >= raised
     }
 
     fn open_gate(&self, lease: &Lease, was_live: bool) {

@@ -215,6 +215,7 @@ pub(crate) fn share(
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
         unit: super::unit::Unit::default(),
+        verified: Mutex::new(Epoch::new(0)),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
         known_epoch: Mutex::new(known),

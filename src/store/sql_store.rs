@@ -20,6 +20,7 @@ use super::queries::{
 };
 use super::types::*;
 use crate::config::RetentionConfig;
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
@@ -111,6 +112,9 @@ impl<B: Backend> SqlStore<B> {
     }
 
     fn beat_once(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
+        if planted(Bug::BeatFromPool) {
+            return beat::beat(&mut *self.connection()?, beat);
+        }
         let taken = self.beat_connection.lock().take();
         let mut connection = match taken {
             Some(connection) => connection,
