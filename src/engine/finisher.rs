@@ -22,7 +22,7 @@ use crate::protocol::ids::Incarnation;
 use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
 use crate::protocol::task::{AttemptResult, Reason, Wish};
 use crate::protocol::time::LeaseInstant;
-use crate::store::{Finish, FinishOutcome, FinishState, Finisher as Who, StoreError};
+use crate::store::{Finish, FinishOutcome, FinishState, Finisher as Who, Held, StoreError, StoreResult};
 use crate::turns;
 
 /// Reports of one batch.
@@ -109,7 +109,9 @@ impl Finisher {
     fn take(&mut self, report: Report) {
         let entry = report.entry;
         match to_finish(&self.shared, &entry, report.ended) {
-            Some(end) => self.pending.push(Pending { incarnation: entry.incarnation, end, broken: None }),
+            Some(end) => {
+                self.pending.push(Pending { incarnation: entry.incarnation, end, broken: None, is_doubted: false })
+            }
             // The life is over and the attempt was stopped for it: the next registration hands it back.
             None => self.shared.running.reported([&entry.task.held]),
         }
@@ -141,7 +143,7 @@ impl Finisher {
         match self.lane.call("finish", timeout, move |store| store.finish(&who, &sent)) {
             Ok(outcomes) => {
                 self.failed = 0;
-                self.settle(&batch, &outcomes);
+                self.settle(pending, &outcomes);
             }
             Err(StoreError::Unknown { step, source }) => {
                 log::warn!("the outcome of {step} is unknown ({source}): reading {} ends back", batch.len());
@@ -179,32 +181,47 @@ impl Finisher {
         }
     }
 
-    fn settle(&self, ends: &[Finish], outcomes: &[FinishOutcome]) {
+    fn settle(&mut self, ends: Vec<Pending>, outcomes: &[FinishOutcome]) {
         let mut frees_line = false;
-        for (end, outcome) in ends.iter().zip(outcomes) {
+        for (pending, outcome) in ends.into_iter().zip(outcomes) {
+            let end = &pending.end;
             match outcome {
                 FinishOutcome::Written => frees_line |= end.keyed || end.next != Next::Done,
+                FinishOutcome::Refused if pending.is_doubted => match self.call_read_finish(end.held) {
+                    // The earlier try was applied after all: its own result stands in the way.
+                    Ok(FinishState::Written) => frees_line = true,
+                    Ok(FinishState::Open | FinishState::Refused) => say_refused(end),
+                    Err(_) => {
+                        self.pending.push(pending);
+                        continue;
+                    }
+                },
                 FinishOutcome::Refused => say_refused(end),
             }
+            self.shared.running.reported([&pending.end.held]);
         }
-        self.shared.running.reported(ends.iter().map(|end| &end.held));
         // What is written makes room for claims ahead.
         if frees_line || self.shared.wants_ahead() {
             self.shared.wake_dispatcher();
         }
     }
 
+    fn call_read_finish(&mut self, held: Held) -> StoreResult<FinishState> {
+        let timeout = self.shared.options.statement_timeout;
+        self.shared.pulses.finisher.turn(self.shared.clock.lease_now(), timeout * 2);
+        self.lane.call("read an end back", timeout, move |store| store.read_finish(&held))
+    }
+
     fn read_back(&mut self, ends: Vec<Pending>) {
         let mut is_away = false;
         for pending in ends {
             if is_away {
-                self.pending.push(pending);
+                self.pending.push(Pending { is_doubted: true, ..pending });
                 continue;
             }
             let held = pending.end.held;
-            let timeout = self.shared.options.statement_timeout;
-            self.shared.pulses.finisher.turn(self.shared.clock.lease_now(), timeout * 2);
-            match self.lane.call("read an end back", timeout, move |store| store.read_finish(&held)) {
+            let pending = Pending { is_doubted: true, ..pending };
+            match self.call_read_finish(held) {
                 Ok(FinishState::Written) => self.shared.running.reported([&held]),
                 // Written again, under the same token and nonce: open or still unknown, because it may be
                 // needed; not this engine's any more, because the database counts what it refuses.
@@ -224,6 +241,8 @@ struct Pending {
     end: Finish,
     /// How often the database called it wrong, alone, and since when.
     broken: Option<(u32, LeaseInstant)>,
+    /// An earlier try had an unknown outcome: it may still be applied, before or after the next one.
+    is_doubted: bool,
 }
 
 /// An end that the database calls wrong more often than this, and for longer, is written without what people

@@ -54,7 +54,7 @@ pub enum SweepKind {
     Full,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Suspect {
     beat: i64,
     /// Set when the brake took hold: its own instant, which no fence of another one moves.
@@ -83,7 +83,7 @@ pub struct DueFence {
 }
 
 /// What the observer remembers between sweeps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Observer {
     lapse_limit: Duration,
     last_own_beat: Option<LeaseInstant>,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::{MS, World, now};
+use crate::engine::shared::Phase;
 use crate::handlers::Attempt;
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::{Epoch, Incarnation, Nonce, ResourceName, TaskId, Token};
@@ -205,11 +206,11 @@ impl World {
         for unit in self.units.iter().filter(|unit| unit.is_running) {
             let Some(shared) = &unit.shared else { continue };
             let life = shared.life();
-            if life.incarnation != Some(dead) {
+            if life.incarnation != Some(dead) && *shared.former.lock() != Some(dead) {
                 continue;
             }
             let host_now = crate::clock::lease_time(|id| super::unit::HostClock::read(self, unit.host, id));
-            if life.lease.phase(host_now) == LeasePhase::Valid {
+            if life.incarnation == Some(dead) && life.lease.phase(host_now) == LeasePhase::Valid {
                 bad = Some(format!("I7: {} is fenced while its lease holds", unit.name));
             }
             let since = unit.beat_sent_at.unwrap_or(0);
@@ -247,6 +248,23 @@ impl World {
         });
         if let Some(left) = left {
             let what = format!("I5: {why}, but task {} of {dead} still runs", left.held.task);
+            self.check.fail(what);
+        }
+    }
+
+    /// The lease counts from the sending of the last accepted beat, in true time: past it nothing is claimed, and
+    /// the life is over a moment later.
+    pub(super) fn check_lease(&mut self, u: usize, step: &str) {
+        let unit = &self.units[u];
+        let (Some(shared), Some(sent_at)) = (&unit.shared, unit.beat_sent_at) else { return };
+        let age = now() - sent_at;
+        let limit = shared.options.timing.lease().as_nanos() as u64 * 102 / 100 + 60 * MS;
+        let was_still = [unit.disturbed_at, self.hosts[unit.host].woke_at].into_iter().flatten().max();
+        if age <= limit || was_still.is_some_and(|at| now() - at < 100 * MS) {
+            return;
+        }
+        if shared.life().phase == Phase::Live {
+            let what = format!("lease: {} sends a {step} {} ms after its last accepted beat", unit.name, age / MS);
             self.check.fail(what);
         }
     }

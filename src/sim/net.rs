@@ -166,6 +166,9 @@ impl Player for Sim {
             if step == "beat" {
                 w.check_loops(u);
             }
+            if matches!(step, "beat" | "claim") {
+                w.check_lease(u, step);
+            }
             let opened = (step == "claim").then(|| open_claim(w, u, &mut fate)).flatten();
             if let (false, Some(after)) = (fate.refused, fate.arrives) {
                 let flag = Rc::clone(&done);

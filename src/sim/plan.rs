@@ -41,6 +41,8 @@ pub(super) struct Plan {
     /// Rows may be locked.
     pub(super) locks: bool,
     pub(super) steps_db_clock: bool,
+    /// Sweeps may be answered by a node that stands still.
+    pub(super) stale_sweeps: bool,
     /// Classes of faults that are played.
     faults: Vec<Fault>,
     /// An older state comes back.
@@ -119,6 +121,7 @@ impl Plan {
             late_claims: if rng.percent(40) { rng.range(5, 40) } else { 0 },
             lag: rng.percent(25),
             locks: rng.percent(40),
+            stale_sweeps: rng.percent(20),
             steps_db_clock: faults.contains(&Fault::DbClock),
             fails_over: faults.contains(&Fault::FailOver),
             kinds: KINDS.into_iter().filter(|kind| *kind == "quick" || rng.percent(50)).collect(),
@@ -203,6 +206,12 @@ pub(super) fn set_up() {
             let after = w.rng.range(S, 25 * S);
             w.after(after, play);
         }
+        if w.plan.stale_sweeps {
+            for _ in 0..3 {
+                let after = w.rng.range(S, 22 * S);
+                w.after(after, stand_still);
+            }
+        }
         if w.plan.lag || w.plan.fails_over {
             w.after(MS, remember);
         }
@@ -227,6 +236,7 @@ fn new_unit(name: &str, host: usize, state_id: &str) -> Unit {
         stuck_since: None,
         known_epoch: Epoch::new(0),
         is_duplicate: false,
+        stale: None,
     }
 }
 
@@ -239,6 +249,19 @@ fn remember() {
         }
         let pause = w.rng.range(50 * MS, 200 * MS);
         w.after(pause, remember);
+    });
+}
+
+/// A node stops to follow, and goes on to answer the sweeps of one engine: what they read stands still, and only
+/// the comparison in a fence tells a peer that beats from one that does not.
+fn stand_still() {
+    let state = with(|w| w.store()).snapshot();
+    with(|w| {
+        let u = w.rng.below(w.units.len() as u64) as usize;
+        trace!(w, "what {} sweeps stands still", w.units[u].name);
+        w.units[u].stale = Some(state);
+        let span = w.rng.range(S, 8 * S);
+        w.after(span, move || with(|w| w.units[u].stale = None));
     });
 }
 
@@ -364,10 +387,13 @@ fn end_outage() {
         w.outage_ended_at = Some(now());
         std::mem::take(&mut w.frozen_calls)
     });
-    for call in calls {
-        with(|w| w.stats.calls += 1);
-        call();
-    }
+    // One after the other, as a server does them: no two at the same microsecond.
+    with(|w| {
+        for (place, call) in calls.into_iter().enumerate() {
+            w.stats.calls += 1;
+            w.after(place as u64 * 150_000, call);
+        }
+    });
 }
 
 fn suspend(u: usize, span: u64) {
@@ -513,6 +539,7 @@ pub(super) fn heal() {
             }
             unit.net = Link::Up;
             unit.stuck_since = None;
+            unit.stale = None;
         });
         w.slots.iter_mut().for_each(|slot| slot.stuck_until = 0);
         w.units.len()

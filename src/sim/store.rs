@@ -106,7 +106,11 @@ impl Store for SimStore {
         out
     }
     fn sweep(&self, kind: SweepKind) -> StoreResult<SweepView> {
-        self.fresh().sweep(kind)
+        let stale = with(|w| w.units[self.unit].stale.clone());
+        self.inner.lag(stale);
+        let out = self.inner.sweep(kind);
+        self.inner.lag(None);
+        out
     }
     fn fence(&self, fence: &Fence) -> StoreResult<FenceOutcome> {
         let out = self.write(|s| s.fence(fence));
@@ -218,7 +222,8 @@ impl Store for SimStore {
         out
     }
     fn read_finish(&self, held: &Held) -> StoreResult<FinishState> {
-        let out = self.inner.read_finish(held);
+        // Read where the cluster has been waited for: an answer that lags would call a written end refused.
+        let out = self.fresh().read_finish(held);
         trace!("reads the end of {} back: {out:?}", held.task);
         out
     }
@@ -400,6 +405,7 @@ pub(super) fn fail_over() {
         w.db_life += 1;
         w.stats.failovers += 1;
         w.frozen_calls.clear();
+        w.units.iter_mut().for_each(|unit| unit.stale = None);
         trace!(w, "FAILOVER: the last {} ms are lost", (now() - at) / 1_000_000);
         w.history.retain(|(kept, _)| *kept <= at);
         Some((state, w.db_life, w.store()))

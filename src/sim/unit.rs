@@ -22,6 +22,7 @@ use crate::guard::{GuardState, GuardTalk, Heard, Notice};
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation};
 use crate::protocol::time::{LeaseInstant, Timestamp};
+use crate::store::memory::State;
 use crate::store::{Fence, Store};
 use crate::turns;
 
@@ -63,6 +64,8 @@ pub(super) struct Unit {
     pub(super) stuck_since: Option<u64>,
     pub(super) known_epoch: Epoch,
     pub(super) is_duplicate: bool,
+    /// What its sweeps read instead of the present.
+    pub(super) stale: Option<State>,
 }
 
 /// A host's clocks.
