@@ -64,6 +64,12 @@ bugs! {
     WakeupLost = "wakeup-lost";
     /// An engine is closed although its takeover passed over locked rows.
     ClosedAfterSkip = "closed-after-skip";
+    /// The lease grows past a raised epoch although what is held was not compared (found by the simulator: an
+    /// engine whose other calls hung ran its tasks beside their successors after a failover).
+    RaiseUnverified = "raise-unverified";
+    /// A result that is refused after an unknown outcome is not read back (found by the simulator: the first
+    /// try had been applied late, and the engine called its own result refused).
+    RefusedUnread = "refused-unread";
 }
 
 /// Whether this bug is planted. It never is.

@@ -187,15 +187,17 @@ impl Finisher {
             let end = &pending.end;
             match outcome {
                 FinishOutcome::Written => frees_line |= end.keyed || end.next != Next::Done,
-                FinishOutcome::Refused if pending.is_doubted => match self.call_read_finish(end.held) {
-                    // The earlier try was applied after all: its own result stands in the way.
-                    Ok(FinishState::Written) => frees_line = true,
-                    Ok(FinishState::Open | FinishState::Refused) => say_refused(end),
-                    Err(_) => {
-                        self.pending.push(pending);
-                        continue;
+                FinishOutcome::Refused if pending.is_doubted && !planted(Bug::RefusedUnread) => {
+                    match self.call_read_finish(end.held) {
+                        // The earlier try was applied after all: its own result stands in the way.
+                        Ok(FinishState::Written) => frees_line = true,
+                        Ok(FinishState::Open | FinishState::Refused) => say_refused(end),
+                        Err(_) => {
+                            self.pending.push(pending);
+                            continue;
+                        }
                     }
-                },
+                }
                 FinishOutcome::Refused => say_refused(end),
             }
             self.shared.running.reported([&pending.end.held]);

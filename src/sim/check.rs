@@ -215,7 +215,8 @@ impl World {
             }
             let since = unit.beat_sent_at.unwrap_or(0);
             let own = [unit.cut_at, unit.disturbed_at, self.hosts[unit.host].woke_at].into_iter().flatten().max();
-            let is_innocent = !unit.is_frozen && self.hosts[unit.host].suspended_at.is_none();
+            let is_innocent =
+                !unit.is_frozen && unit.stuck_since.is_none() && self.hosts[unit.host].suspended_at.is_none();
             if self.db_life == 0 && is_innocent && own.is_none_or(|at| at < since) && unit.net == Default::default() {
                 bad = Some(format!("I7: {} is fenced for an outage of the database", unit.name));
             }

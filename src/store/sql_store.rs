@@ -309,3 +309,23 @@ impl<B: Backend> Store for SqlStore<B> {
         if B::ONE_WRITER { Ok(()) } else { self.raw(|c| self.backend.wake(c)) }
     }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseUrl;
+    use crate::protocol::engine::Mode;
+
+    #[test]
+    fn a_beat_waits_for_no_connection_of_the_pool() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::parse(&format!("sqlite://{}", dir.path().join("beats.db").display())).unwrap();
+        let place = Settings { create: true, connect_timeout: Duration::from_secs(1), ..Settings::new(url) };
+        let store = SqlStore::new(crate::store::sqlite::SqliteOpener, vec![place.clone()], vec![place], 1);
+        store.migrate().unwrap();
+        // Tasks use every connection there is, for longer than a beat may take.
+        let _all = store.connection().unwrap();
+        let beat = Beat { incarnation: Incarnation::new(1), mode: Mode::Active, running: 0 };
+        assert_eq!(store.beat(&beat).unwrap(), BeatOutcome::Gone);
+    }
+}

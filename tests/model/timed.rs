@@ -297,8 +297,8 @@ impl Model for Timed {
 #[test]
 fn nothing_runs_when_a_peer_may_fence_and_no_valid_lease_is_ended() {
     let (lease_ms, kill_ms, takeover_ms, horizon) =
-        if super::is_large() { (600, 200, 900, 17) } else { (400, 100, 600, 9) };
-    let spans = Spans { heartbeat_ms: 100, query_ms: 100, lease_ms, kill_ms, takeover_ms, sweep_ms: 100 };
+        if super::is_large() { (400, 100, 600, 9) } else { (200, 100, 400, 6) };
+    let spans = Spans { heartbeat_ms: 50, query_ms: 50, lease_ms, kill_ms, takeover_ms, sweep_ms: 100 };
     let timing = Timing::new(spans).unwrap();
     let began = Duration::from_millis(takeover_ms.into());
     assert!(timing.takeover_after() == began);
