@@ -209,7 +209,7 @@ impl World {
             if life.incarnation != Some(dead) && *shared.former.lock() != Some(dead) {
                 continue;
             }
-            let host_now = crate::clock::lease_time(|id| super::unit::HostClock::read(self, unit.host, id));
+            let host_now = crate::clock::lease_time(|id| super::clocks::HostClock::read(self, unit.host, id));
             if life.incarnation == Some(dead) && life.lease.phase(host_now) == LeasePhase::Valid {
                 bad = Some(format!("I7: {} is fenced while its lease holds", unit.name));
             }

@@ -384,6 +384,7 @@ impl World {
     }
 
     /// One event. `None`: it cannot happen now.
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     fn act(&mut self, act: &Act) -> Option<()> {
         match act {
             Act::SendClaim(e) => {

@@ -123,6 +123,7 @@ impl World {
         self.was_proved |= !by_expiry;
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     fn act(&mut self, act: Act, model: &Timed) -> Option<()> {
         let may = |yes: bool| yes.then_some(());
         match act {
