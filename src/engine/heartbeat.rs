@@ -72,6 +72,8 @@ pub struct Heartbeat {
     said: Option<String>,
     namesake: Option<NamesakeWatch>,
     standing_since: Option<LeaseInstant>,
+    /// When the registration was sent that was answered last.
+    registered_at: LeaseInstant,
 }
 
 /// A namesake whose beat is being watched.
@@ -87,7 +89,16 @@ impl Heartbeat {
     /// Of an engine.
     pub fn new(shared: Arc<Shared>) -> Self {
         let lane = Lane::new("beat", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
-        Self { shared, lane, former: None, failed: 0, said: None, namesake: None, standing_since: None }
+        Self {
+            shared,
+            lane,
+            former: None,
+            failed: 0,
+            said: None,
+            namesake: None,
+            standing_since: None,
+            registered_at: LeaseInstant::from_ns(0),
+        }
     }
 
     /// One pass.
@@ -122,9 +133,11 @@ impl Heartbeat {
         let registration = self.registration();
         let incarnation = registration.incarnation;
         self.shared.about_to_register(incarnation);
+        let sent_at = self.shared.clock.lease_now();
         let timeout = self.shared.options.statement_timeout + self.shared.options.timing.query_timeout();
         match self.lane.call("register", timeout, move |store| store.register(&registration)) {
             Ok(RegisterOutcome::Registered { adopted, meta }) => {
+                self.registered_at = sent_at;
                 self.enter(incarnation, &adopted);
                 self.shared.remember_epoch(meta.epoch);
                 Ok(self.in_(Duration::ZERO))
@@ -300,6 +313,9 @@ impl Heartbeat {
             return Step::Next(sent_at.after(timing.heartbeat_interval() / 4));
         }
         self.standing_since = None;
+        if self.is_stillborn(sent_at) {
+            return self.in_(Duration::ZERO);
+        }
         let beat = Beat {
             incarnation,
             mode: shared.mode(),
@@ -325,6 +341,19 @@ impl Heartbeat {
                 Step::Next(sent_at.after(timing.retry_after(self.failed)))
             }
         }
+    }
+
+    /// An incarnation that had no beat accepted for L since it was registered may have been fenced by now, and a
+    /// failover may have lost that fence: a beat would bring it back to life (I3). It has nothing to lose, so
+    /// another one is registered instead.
+    fn is_stillborn(&self, now: LeaseInstant) -> bool {
+        let mut life = self.shared.life.lock();
+        let is_over =
+            life.phase == Phase::Registered && now.since(self.registered_at) >= self.shared.options.timing.lease();
+        if is_over {
+            life.phase = Phase::Clear;
+        }
+        is_over
     }
 
     /// A loop that stands still ends the lease, and with it all tasks; one that never turns again would

@@ -54,7 +54,7 @@ pub(super) fn play() {
             later(Box::new(move || unit::thaw(u)));
         }
         Fault::Net => {
-            let link = with(|w| *w.rng.pick(&[Link::Cut, Link::Mute, Link::Slow]));
+            let link = with(|w| *w.rng.pick(&[Link::Cut, Link::Mute, Link::Slow, Link::OnlyBeats]));
             cut(u, link, span);
         }
         Fault::CutMany => {
@@ -65,7 +65,12 @@ pub(super) fn play() {
         Fault::Suspend => suspend(u, span),
         Fault::Reboot => reboot(u),
         Fault::Stuck => stick(u, span * 2),
-        Fault::FailOver => store::fail_over(),
+        Fault::FailOver => {
+            store::fail_over();
+            if with(|w| w.rng.percent(40)) {
+                cut(u, Link::OnlyBeats, span.max(6 * S).min(HEAL_AT - now()));
+            }
+        }
         Fault::DbClock => with(|w| w.db_ahead_us += w.rng.range(0, 40_000_000) as i64 - 20_000_000),
         Fault::Operator => operator_fence(),
         Fault::People => wish(u),

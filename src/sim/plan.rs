@@ -300,7 +300,9 @@ pub(super) fn heal() {
                 unit.cut_at = Some(now());
             }
             unit.net = Link::Up;
-            unit.stuck_since = None;
+            if unit.stuck_since.take().is_some() {
+                unit.disturbed_at = Some(now());
+            }
             unit.stale = None;
         });
         w.slots.iter_mut().for_each(|slot| slot.stuck_until = 0);
