@@ -3,6 +3,8 @@
 //! Each of them is a mistake that a system of this kind has made somewhere. It sits at its real place, behind
 //! [`planted`], which without the feature of the same name is a constant `false` and leaves no trace. With the
 //! feature, a build without debug assertions is refused, and one bug is chosen by `REKINDLE_PLANTED=name`.
+//!
+//! The pure rules of `protocol` ask here too: it is the one thing of ours that they know.
 
 #[cfg(all(feature = "planted", not(debug_assertions)))]
 compile_error!("planted bugs are for tests: a build without debug assertions must not contain them");

@@ -206,22 +206,22 @@ impl World {
         for unit in self.units.iter().filter(|unit| unit.is_running) {
             let Some(shared) = &unit.shared else { continue };
             let life = shared.life();
-            if life.incarnation != Some(dead) && *shared.former.lock() != Some(dead) {
+            if life.incarnation != Some(dead) {
                 continue;
             }
             let host_now = crate::clock::lease_time(|id| super::clocks::HostClock::read(self, unit.host, id));
-            if life.incarnation == Some(dead) && life.lease.phase(host_now) == LeasePhase::Valid {
+            if life.lease.phase(host_now) == LeasePhase::Valid {
                 bad = Some(format!("I7: {} is fenced while its lease holds", unit.name));
-            }
-            let since = unit.beat_sent_at.unwrap_or(0);
-            let own = [unit.cut_at, unit.disturbed_at, self.hosts[unit.host].woke_at].into_iter().flatten().max();
-            let is_innocent =
-                !unit.is_frozen && unit.stuck_since.is_none() && self.hosts[unit.host].suspended_at.is_none();
-            if self.db_life == 0 && is_innocent && own.is_none_or(|at| at < since) && unit.net == Default::default() {
-                bad = Some(format!("I7: {} is fenced for an outage of the database", unit.name));
             }
         }
         let takeover = super::plan::takeover_ns();
+        // Whoever had no contact himself counts anew, so a long outage gives everybody T.
+        if self.outage_ended_at.is_some_and(|at| now() - at < takeover * 97 / 100)
+            && self.outage_lasted > takeover
+            && last(&dead).is_some_and(|at| at + takeover > self.outage_began_at)
+        {
+            bad = Some(format!("I7: {dead} is fenced for an outage of the database"));
+        }
         let age = last(&dead).map(|at| now() - at);
         let quiet = live.iter().filter(|id| last(id).is_some_and(|at| now() - at > takeover)).count() + 1;
         // A newcomer that watched its own namesake for T does not wait for others.

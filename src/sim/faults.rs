@@ -82,11 +82,9 @@ pub(super) fn play() {
 fn cut(u: usize, link: Link, span: u64) {
     with(|w| {
         w.units[u].net = link;
-        w.units[u].cut_at = Some(now());
         w.after(span, move || {
             with(|w| {
                 trace!(w, "{} is connected again", w.units[u].name);
-                w.units[u].cut_at = Some(now());
                 w.units[u].net = Link::Up;
             });
         });
@@ -100,6 +98,7 @@ fn outage(span: u64) {
         }
         w.outage = if w.rng.percent(50) { Outage::Down } else { Outage::Frozen };
         let kind = w.outage;
+        w.outage_began_at = now();
         trace!(w, "the database is away: {kind:?}");
         w.after(span, end_outage);
     });
@@ -114,6 +113,7 @@ pub(super) fn end_outage() {
         trace!(w, "the database is back");
         w.outage = Outage::No;
         w.outage_ended_at = Some(now());
+        w.outage_lasted = now() - w.outage_began_at;
         std::mem::take(&mut w.frozen_calls)
     });
     // One after the other, as a server does them: no two at the same microsecond.

@@ -41,7 +41,7 @@ use world::{S, World, now, with};
 use crate::store::MemoryStore;
 use crate::turns;
 
-/// By when every task has ended after all was healed.
+/// Seconds by which every task has ended after all was healed.
 pub const QUIET_WITHIN: u64 = 240;
 
 /// What came of a run.

@@ -180,7 +180,7 @@ impl Player for Sim {
                     if now() > began + limit {
                         with(|w| w.stats.late += 1);
                     }
-                    super::store::with_claim(opened.map_or(false, |opened| opened.get()), job);
+                    super::store::with_claim(opened.is_some_and(|opened| opened.get()), job);
                 });
                 deliver(w, u, after, body);
             }
@@ -223,11 +223,6 @@ impl Player for Sim {
             }
             if step == "beat" && called == Called::Answered {
                 w.units[u].beat_sent_at = Some(began);
-            } else if step == "beat" {
-                // Not what everybody suffers at the same time.
-                if w.outage == Outage::No && w.outage_ended_at.is_none_or(|at| at < began) {
-                    w.units[u].cut_at = Some(now());
-                }
             }
         });
         called

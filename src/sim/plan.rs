@@ -232,7 +232,6 @@ pub(super) fn new_unit(name: &str, host: usize, state_id: &str) -> Unit {
         shared: None,
         guard: super::guard::Guard::default(),
         net: Link::Up,
-        cut_at: None,
         beat_sent_at: None,
         stuck_since: None,
         known_epoch: Epoch::new(0),
@@ -296,9 +295,6 @@ pub(super) fn heal() {
     let units = with(|w| {
         (w.plan.loss, w.plan.slow, w.plan.late_claims, w.plan.lag, w.plan.locks) = (0, 0, 0, false, false);
         w.units.iter_mut().for_each(|unit| {
-            if unit.net != Link::Up {
-                unit.cut_at = Some(now());
-            }
             unit.net = Link::Up;
             if unit.stuck_since.take().is_some() {
                 unit.disturbed_at = Some(now());

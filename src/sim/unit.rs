@@ -33,8 +33,6 @@ pub(super) struct Unit {
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) guard: Guard,
     pub(super) net: net::Link,
-    /// When it last was cut off, or called with faults.
-    pub(super) cut_at: Option<u64>,
     /// True time of the sending of its last answered beat.
     pub(super) beat_sent_at: Option<u64>,
     /// Since when a loop of it stands still.

@@ -324,7 +324,7 @@ mod tests {
         let store = SqlStore::new(crate::store::sqlite::SqliteOpener, vec![place.clone()], vec![place], 1);
         store.migrate().unwrap();
         // Tasks use every connection there is, for longer than a beat may take.
-        let _all = store.connection().unwrap();
+        let _all: Vec<_> = (0..store.pool.max_size()).map(|_| store.connection().unwrap()).collect();
         let beat = Beat { incarnation: Incarnation::new(1), mode: Mode::Active, running: 0 };
         assert_eq!(store.beat(&beat).unwrap(), BeatOutcome::Gone);
     }

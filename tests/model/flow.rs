@@ -414,13 +414,17 @@ impl World {
             Act::Opens(c) => {
                 let Call::Claim { engine, life, opened: false, .. } = self.calls[*c] else { return None };
                 let is_live = self.is_live(incarnation(engine, life));
-                if is_live && self.db.identity == self.db.meta.identity {
+                let meta = &self.db.meta;
+                let is_settled = self.db.identity == meta.identity && meta.settled_epoch >= meta.raised_epoch;
+                if is_live && is_settled {
                     if let Call::Claim { opened, .. } = &mut self.calls[*c] {
                         *opened = true;
                     }
                 } else {
                     // It finds that it may not, and its engine learns that it got nothing.
                     self.calls.remove(*c);
+                    let engine = &mut self.engines[engine];
+                    engine.claims -= u8::from(engine.life == life);
                 }
             }
             Act::Done(c) => self.arrive(*c, true)?,

@@ -298,7 +298,7 @@ impl Model for Timed {
 #[test]
 fn nothing_runs_when_a_peer_may_fence_and_no_valid_lease_is_ended() {
     let (lease_ms, kill_ms, takeover_ms, horizon) =
-        if super::is_large() { (400, 100, 600, 9) } else { (200, 100, 400, 6) };
+        if super::is_large() { (400, 100, 600, 9) } else { (200, 100, 400, 5) };
     let spans = Spans { heartbeat_ms: 50, query_ms: 50, lease_ms, kill_ms, takeover_ms, sweep_ms: 100 };
     let timing = Timing::new(spans).unwrap();
     let began = Duration::from_millis(takeover_ms.into());
