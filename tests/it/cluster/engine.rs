@@ -31,6 +31,7 @@ pub struct EngineSpec<'r> {
     env: Vec<(String, String)>,
     group: Option<PathBuf>,
     urls: Vec<String>,
+    beats: Option<String>,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -48,6 +49,7 @@ impl<'r> EngineSpec<'r> {
             env: Vec::new(),
             group: None,
             urls: Vec::new(),
+            beats: None,
         }
     }
 
@@ -110,13 +112,19 @@ impl<'r> EngineSpec<'r> {
 
     /// By way of a proxy.
     pub fn through(self, proxy: &Proxy) -> Self {
-        let url = proxy.url(&self.rig.settings.url);
+        let url = proxy.url(self.rig.way());
         self.url(&url)
     }
 
     /// Several places of one database, in this order.
     pub fn urls(mut self, urls: &[String]) -> Self {
         self.urls = urls.to_vec();
+        self
+    }
+
+    /// Heartbeats by a way of their own.
+    pub fn beats(mut self, url: &str) -> Self {
+        self.beats = Some(url.into());
         self
     }
 
@@ -146,7 +154,7 @@ impl<'r> EngineSpec<'r> {
         let log = config.with_extension("log");
         let out = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-engine"));
-        let url = self.url.clone().unwrap_or_else(|| self.rig.settings.url.expose().to_string());
+        let url = self.url.clone().unwrap_or_else(|| self.rig.way().expose());
         command.arg("--config").arg(&config).env_clear().envs(self.rig.env());
         command.env("PATH", std::env::var("PATH").unwrap());
         command.envs(self.env.iter().cloned());
@@ -163,6 +171,7 @@ impl<'r> EngineSpec<'r> {
             fs::write(&urls, self.urls.join("\n")).unwrap();
             command.env("REKINDLE_DATABASE_URL_FILE", urls);
         }
+        command.envs(self.beats.iter().map(|url| ("REKINDLE_DATABASE__BEAT_URL", url)));
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         (command, log)
     }
