@@ -16,6 +16,9 @@ use rekindle::protocol::engine::EngineState;
 use super::rig::{Rig, SOON, signal, wait_or};
 use crate::support::proxy::Proxy;
 
+/// What makes a container, as far as an engine can tell.
+pub const CONTAINER: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
+
 /// An engine before its start.
 #[derive(Clone)]
 pub struct EngineSpec<'r> {
@@ -32,6 +35,7 @@ pub struct EngineSpec<'r> {
     group: Option<PathBuf>,
     urls: Vec<String>,
     beats: Option<String>,
+    contained: bool,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -50,6 +54,7 @@ impl<'r> EngineSpec<'r> {
             group: None,
             urls: Vec::new(),
             beats: None,
+            contained: false,
         }
     }
 
@@ -128,6 +133,11 @@ impl<'r> EngineSpec<'r> {
         self
     }
 
+    /// As the first process of a PID namespace.
+    pub fn contained(self) -> Self {
+        Self { contained: true, ..self }
+    }
+
     fn write(&self) -> PathBuf {
         let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let state = self.rig.path(&self.state);
@@ -153,7 +163,11 @@ impl<'r> EngineSpec<'r> {
         let config = self.write();
         let log = config.with_extension("log");
         let out = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-engine"));
+        let program = env!("CARGO_BIN_EXE_rekindle-engine");
+        let mut command = Command::new(if self.contained { CONTAINER[0] } else { program });
+        if self.contained {
+            command.args(&CONTAINER[1..]).arg(program);
+        }
         let url = self.url.clone().unwrap_or_else(|| self.rig.way().expose());
         command.arg("--config").arg(&config).env_clear().envs(self.rig.env());
         command.env("PATH", std::env::var("PATH").unwrap());
@@ -180,7 +194,15 @@ impl<'r> EngineSpec<'r> {
     pub fn launch(&self) -> Engine {
         let (mut command, log) = self.command();
         let child = command.spawn().unwrap();
-        Engine { name: self.name.clone(), guard: child.id() as i32, log, child: RefCell::new(child) }
+        let mut guard = child.id() as i32;
+        if self.contained {
+            // The one that made the container waits for its first process, and passes no signals on.
+            let maker = guard;
+            let first = || tree::snapshot().unwrap().into_iter().find(|proc| proc.ppid == maker);
+            wait_or(SOON, || first().is_some(), || "the container has no process".into());
+            guard = first().unwrap().pid;
+        }
+        Engine { name: self.name.clone(), guard, log, child: RefCell::new(child) }
     }
 
     /// Starts it and waits until it beats.
@@ -191,7 +213,7 @@ impl<'r> EngineSpec<'r> {
                 && row.beat > 0
                 && engine.try_proper().is_some_and(|pid| {
                     // In a PID namespace of its own it knows itself by another number.
-                    self.means == "pidns" || row.pid == pid as u32
+                    self.contained || self.means == "pidns" || row.pid == pid as u32
                 })
         };
         wait_or(SOON, || self.rig.lives(&self.name).first().is_some_and(is_it), || engine.log());

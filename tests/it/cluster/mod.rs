@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as loudly as tests")]
 
 mod chaos;
+mod container;
 mod engine;
 mod kills;
 mod late;
@@ -34,6 +35,11 @@ macro_rules! cases {
             $on:
             chaos:
                 no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
+            container:
+                as_process_1_a_guard_reaps_every_orphan
+                as_process_1_a_guard_obeys_the_signals_that_stop
+                in_a_container_a_killed_engine_is_proved_dead_and_the_container_ends
+                a_killed_container_takes_everything_along_and_its_name_comes_back_at_once;
             kills:
                 a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
                 the_same_with_the_process_tree
