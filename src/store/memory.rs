@@ -99,8 +99,8 @@ impl Store for MemoryStore {
     fn meta(&self) -> StoreResult<Meta> {
         Ok(self.read(State::meta))
     }
-    fn raise_epoch(&self, from: Epoch, at_least: Epoch, _: &str) -> StoreResult<bool> {
-        Ok(self.write(|s, _| s.raise_epoch(from, at_least)))
+    fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
+        Ok(self.write(|s, _| s.raise_epoch(from, at_least, reason)))
     }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
         Ok(self.write(|s, _| s.settle_epoch(epoch)))
