@@ -99,7 +99,7 @@ mod tests;
 
 pub use kill::{KillReport, Root, kill_below, kill_strays, kill_tree};
 pub use leftovers::{
-    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, inherited_state_dir, kill_marked, take_state_dir,
+    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, check_id, inherited_state_dir, kill_marked, take_state_dir,
 };
 pub use link::{GUARD_FD_ENV, GuardLink, GuardState, PIDS_MAX};
 pub use means::{Means, MeansChoice};

@@ -25,6 +25,7 @@ pub struct EngineSpec<'r> {
     more: String,
     kinds: String,
     url: Option<String>,
+    env: Vec<(&'static str, String)>,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -39,6 +40,7 @@ impl<'r> EngineSpec<'r> {
             more: String::new(),
             kinds: String::new(),
             url: None,
+            env: Vec::new(),
         }
     }
 
@@ -80,6 +82,12 @@ impl<'r> EngineSpec<'r> {
         self
     }
 
+    /// A setting that is stronger than the file.
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
     fn write(&self) -> PathBuf {
         let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let state = self.rig.path(&self.state);
@@ -109,6 +117,7 @@ impl<'r> EngineSpec<'r> {
         let url = self.url.clone().unwrap_or_else(|| self.rig.settings.url.expose().to_string());
         command.arg("--config").arg(config).env_clear().envs(self.rig.env());
         command.env("PATH", std::env::var("PATH").unwrap()).env("REKINDLE_DATABASE_URL", url);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         (command, log)
     }
@@ -141,7 +150,7 @@ pub struct Engine {
     pub name: String,
     /// Process id of its guard.
     pub guard: i32,
-    log: PathBuf,
+    pub log: PathBuf,
     child: RefCell<Child>,
 }
 
