@@ -2,7 +2,9 @@
 
 mod check;
 mod engines;
+mod epoch;
 mod help;
+mod hints;
 mod input;
 mod json;
 mod login;

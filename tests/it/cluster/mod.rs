@@ -4,6 +4,7 @@
 
 mod chaos;
 mod engine;
+mod epochs;
 mod kills;
 mod late;
 mod lines;
@@ -29,6 +30,8 @@ macro_rules! cases {
     ($on:path) => {
         run_all! {
             $on:
+            epochs:
+                an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
             chaos:
                 no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
             kills:
