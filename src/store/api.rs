@@ -1,12 +1,14 @@
 //! The trait that every backend implements.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::error::StoreError;
 use super::types::*;
 use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
-use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -16,7 +18,7 @@ pub type StoreResult<T> = Result<T, StoreError>;
 /// The shared table, seen as steps of the protocol: one method is one step is one transaction.
 ///
 /// Expected results are enums; an error means that the step was not done, except for
-/// [`StoreError::Unknown`]: then it has to be read back (`read_claim`, `read_finish`) or made harmless.
+/// [`StoreError::Unknown`]: then it has to be read back (`read_finish`) or made harmless.
 /// Every write names what it believes in (incarnation, beat, token, nonce) and reads its row count.
 /// Methods may block up to the store's statement timeout and, against a frozen server, for ever: the
 /// engine calls them on threads that it can abandon.
@@ -47,8 +49,6 @@ pub trait Store: Send + Sync {
     fn sweep(&self, kind: SweepKind) -> StoreResult<SweepView>;
     /// Ends an incarnation; the comparison of the beat is the one linearisation point.
     fn fence(&self, fence: &Fence) -> StoreResult<FenceOutcome>;
-    /// A fenced incarnation says that it has stopped everything.
-    fn acknowledge_fence(&self, incarnation: Incarnation) -> StoreResult<()>;
     /// Takes over at most `limit` tasks of an incarnation that ended.
     fn take_over(&self, owner: Incarnation, by: &str, limit: usize) -> StoreResult<TakeoverReport>;
     /// Closes an ended incarnation if a plain read finds nothing that it owns. True if it is closed now.
@@ -57,7 +57,8 @@ pub trait Store: Send + Sync {
     /// listed any more (a claim that committed late). `None` if it was not this caller's turn.
     fn find_orphans(&self, every: Duration) -> StoreResult<Option<Vec<Incarnation>>>;
     /// The engine says goodbye; nothing it started runs any more. Tasks it still owns are taken over
-    /// as handed back. False if it was fenced before.
+    /// as handed back. False if it was fenced before; then this acknowledges the fence, so that peers need
+    /// not wait for L+K.
     fn stop(&self, incarnation: Incarnation) -> StoreResult<bool>;
     /// What operators want of a name. `None` if no engine of this name is known.
     fn set_wanted(&self, wish: &Wish4Engine) -> StoreResult<Option<Wanted>>;
@@ -75,8 +76,6 @@ pub trait Store: Send + Sync {
     fn probe(&self, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>>;
     /// Claims ready tasks of one kind.
     fn claim(&self, claim: &Claim) -> StoreResult<Vec<Claimed>>;
-    /// What a claim of unknown outcome got.
-    fn read_claim(&self, incarnation: Incarnation, nonce: Nonce) -> StoreResult<Vec<Held>>;
     /// Reports ends of attempts. One outcome for each, in the same order.
     fn finish(&self, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>>;
     /// Whether an end of unknown outcome was written, is still to be written, or is refused.
@@ -109,6 +108,37 @@ pub trait Store: Send + Sync {
     fn resource(&self, name: &ResourceName) -> StoreResult<Option<ResourceRow>>;
     /// Numbers for `status` and the health check.
     fn status(&self) -> StoreResult<StatusView>;
+
+    // ---- changes by people, each with its row of history in its transaction (`audit`) -----------------
+
+    /// As `add`.
+    fn add_as(&self, tasks: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>>;
+    /// As `set_wanted`.
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>>;
+    /// As `forget_engines`.
+    fn forget_engines_as(
+        &self,
+        older_than: Duration,
+        names: &[EngineName],
+        change: &Change,
+    ) -> StoreResult<Vec<EngineRow>>;
+    /// As `raise_epoch`.
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool>;
+    /// Retry or cancel a batch of tasks in one transaction. One outcome for each, in the same order.
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>>;
+    /// A row for what has a transaction of its own: a migration.
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()>;
+    /// Who changed what, newest first.
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)>;
+
+    // ---- hourly numbers ---------------------------------------------------------------------------------
+
+    /// Adds what an engine has counted to the present hour.
+    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()>;
+    /// What is known of these full hours.
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>>;
+    /// The first hour that is kept: before it nothing is known, and after it no row means nothing happened.
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>>;
 
     // ---- wake-up ----------------------------------------------------------------------------------------
 

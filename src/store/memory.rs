@@ -8,6 +8,7 @@
 //! anything, so an error leaves nothing half done. The whole state can be copied and put back, which is
 //! how a simulator plays lost commits, stale reads and a database that was restored.
 
+mod audit;
 mod claims;
 mod ends;
 mod engines;
@@ -16,19 +17,22 @@ mod state;
 mod takeover;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use audit::HistoryRow;
 pub use state::{EngineEntry, MetaEntry, ResourceEntry, State, TaskEntry, WishEntry};
 
 use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::types::*;
 use crate::clock::Clock;
 use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
-use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -36,13 +40,14 @@ use crate::protocol::time::Timestamp;
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    behind: Arc<Mutex<Option<State>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl MemoryStore {
     /// An empty store whose database clock is the wall time of `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { state: Arc::new(Mutex::new(State::default())), clock }
+        Self { state: Arc::new(Mutex::new(State::default())), behind: Arc::default(), clock }
     }
 
     /// A copy of everything. Payloads are shared, so it is cheap.
@@ -60,12 +65,21 @@ impl MemoryStore {
         self.state.lock().identity = identity.to_owned();
     }
 
+    /// What plain reads see from now on: an older state, as on a replica that lags (Galera), or the present
+    /// one again. Writes always see the present.
+    pub fn lag(&self, behind: Option<State>) {
+        *self.behind.lock() = behind;
+    }
+
     /// Changes the state behind the store's back.
     pub fn edit<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock())
     }
 
     fn read<T>(&self, read: impl FnOnce(&State, Timestamp) -> T) -> T {
+        if let Some(behind) = &*self.behind.lock() {
+            return read(behind, self.clock.wall_now());
+        }
         read(&self.state.lock(), self.clock.wall_now())
     }
 
@@ -119,10 +133,6 @@ impl Store for MemoryStore {
         let won = self.write(|s, now| s.fence(fence, now));
         Ok(if won { FenceOutcome::Won } else { FenceOutcome::Missed })
     }
-    fn acknowledge_fence(&self, incarnation: Incarnation) -> StoreResult<()> {
-        self.write(|s, _| s.acknowledge_fence(incarnation));
-        Ok(())
-    }
     fn take_over(&self, owner: Incarnation, _: &str, limit: usize) -> StoreResult<TakeoverReport> {
         self.write(|s, now| s.take_over(owner, limit, now))
     }
@@ -154,9 +164,6 @@ impl Store for MemoryStore {
     fn claim(&self, claim: &Claim) -> StoreResult<Vec<Claimed>> {
         Ok(self.write(|s, now| s.claim(claim, now)))
     }
-    fn read_claim(&self, incarnation: Incarnation, nonce: Nonce) -> StoreResult<Vec<Held>> {
-        Ok(self.read(|s, _| s.owned(incarnation, Some(nonce))))
-    }
     fn finish(&self, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
         self.write(|s, now| s.finish(who, ends, now))
     }
@@ -164,7 +171,7 @@ impl Store for MemoryStore {
         Ok(self.read(|s, _| s.read_finish(held)))
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
-        Ok(self.read(|s, _| s.owned(incarnation, None)))
+        Ok(self.read(|s, _| s.owned(incarnation)))
     }
 
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
@@ -200,6 +207,61 @@ impl Store for MemoryStore {
     }
     fn status(&self) -> StoreResult<StatusView> {
         Ok(self.read(State::status))
+    }
+
+    fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
+        self.write(|s, now| {
+            let ids = s.add(new, &change.by, now)?;
+            s.record(change, (!ids.is_empty()).then(|| Affected::tasks(ids.clone())), now);
+            Ok(ids)
+        })
+    }
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
+        Ok(self.write(|s, now| {
+            let had = s.set_wanted(wish, now);
+            s.record(change, had.map(|had| wish.affected(had)), now);
+            had
+        }))
+    }
+    fn forget_engines_as(
+        &self,
+        older_than: Duration,
+        names: &[EngineName],
+        change: &Change,
+    ) -> StoreResult<Vec<EngineRow>> {
+        Ok(self.write(|s, now| {
+            let gone = s.forget_engines(older_than, names, false, now);
+            s.record(change, Affected::forgotten(&gone), now);
+            gone
+        }))
+    }
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
+        Ok(self.write(|s, now| {
+            let is_raised = s.raise_epoch(from, at_least, reason);
+            s.record(change, is_raised.then(|| Affected::epoch(from, at_least)), now);
+            is_raised
+        }))
+    }
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+        self.write(|s, now| s.task_verbs(tasks, verb, change, now))
+    }
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
+        self.write(|s, now| s.record(change, Some(affected.clone()), now));
+        Ok(())
+    }
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
+        Ok(self.read(|s, now| (now, s.history(filter, now))))
+    }
+
+    fn add_hours(&self, _: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.write(|s, now| s.add_hours(counts, now));
+        Ok(())
+    }
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+        Ok(self.read(|s, _| s.hours(starts)))
+    }
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
+        Ok(self.read(|s, _| s.hours.keys().next().map(|(at, _)| *at)))
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {

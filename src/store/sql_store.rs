@@ -1,21 +1,27 @@
 //! [`Store`] over a database: a pool, a connection of its own for beats, and the shared statements.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use diesel::r2d2::{Pool, PooledConnection};
 use parking_lot::{Condvar, Mutex};
 
 use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::backend::Backend;
 use super::db::Db;
 use super::error::StoreError;
 use super::migrate;
 use super::pool::{Manager, Settings, build, pool_error};
-use super::queries::{claim, engines, finish, people, purge, takeover, tasks};
+use super::queries::history::with_history;
+use super::queries::{
+    beat, bulk, claim, engine_rows, engines, finish, history, hours, meta, people, purge, register, resources, status,
+    sweep, takeover, tasks,
+};
 use super::types::*;
 use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
-use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -110,7 +116,7 @@ impl<B: Backend> SqlStore<B> {
             Some(connection) => connection,
             None => self.beats.open()?,
         };
-        let outcome = engines::beat(&mut connection, beat);
+        let outcome = beat::beat(&mut connection, beat);
         if !self.beats.is_broken(&connection) {
             *self.beat_connection.lock() = Some(connection);
         }
@@ -130,19 +136,19 @@ impl<B: Backend> Store for SqlStore<B> {
         self.raw(|c| self.backend.server_info(c, place))
     }
     fn meta(&self) -> StoreResult<Meta> {
-        self.run(|db| engines::meta(db))
+        self.run(|db| meta::meta(db))
     }
     fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
-        self.run(|db| engines::raise_epoch(db, from, at_least, reason))
+        self.run(|db| meta::raise_epoch(db, from, at_least, reason))
     }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
-        self.run(|db| engines::settle_epoch(db, epoch))
+        self.run(|db| meta::settle_epoch(db, epoch))
     }
 
     fn register(&self, registration: &Registration) -> StoreResult<RegisterOutcome> {
         let status = self.schema_status()?;
         migrate::check(&status)?;
-        self.run(|db| engines::register(db, registration))
+        self.run(|db| register::register(db, registration))
     }
     fn beat(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
         *self.beats_waiting.lock() += 1;
@@ -152,13 +158,10 @@ impl<B: Backend> Store for SqlStore<B> {
         outcome
     }
     fn sweep(&self, kind: SweepKind) -> StoreResult<SweepView> {
-        self.run(|db| engines::sweep(db, kind))
+        self.run(|db| sweep::sweep(db, kind))
     }
     fn fence(&self, fence: &Fence) -> StoreResult<FenceOutcome> {
         self.run(|db| engines::fence(db, fence))
-    }
-    fn acknowledge_fence(&self, incarnation: Incarnation) -> StoreResult<()> {
-        self.run(|db| engines::acknowledge_fence(db, incarnation))
     }
     fn take_over(&self, owner: Incarnation, by: &str, limit: usize) -> StoreResult<TakeoverReport> {
         self.run(|db| takeover::take_over(db, owner, by, limit))
@@ -167,7 +170,7 @@ impl<B: Backend> Store for SqlStore<B> {
         self.run(|db| engines::close(db, incarnation))
     }
     fn find_orphans(&self, every: Duration) -> StoreResult<Option<Vec<Incarnation>>> {
-        self.run(|db| engines::find_orphans(db, every))
+        self.run(|db| sweep::find_orphans(db, every))
     }
     fn stop(&self, incarnation: Incarnation) -> StoreResult<bool> {
         self.run(|db| engines::stop(db, incarnation))
@@ -176,10 +179,10 @@ impl<B: Backend> Store for SqlStore<B> {
         self.run(|db| engines::set_wanted(db, wish))
     }
     fn engines(&self) -> StoreResult<(Timestamp, Vec<EngineRow>)> {
-        self.run(|db| people::engines(db))
+        self.run(|db| engine_rows::engines(db))
     }
     fn forget_engines(&self, older_than: Duration, names: &[EngineName], dry_run: bool) -> StoreResult<Vec<EngineRow>> {
-        self.run(|db| people::forget_engines(db, older_than, names, dry_run))
+        self.run(|db| engine_rows::forget_engines(db, older_than, names, dry_run))
     }
 
     fn promote_due(&self, limit: usize, lines: bool) -> StoreResult<usize> {
@@ -191,9 +194,6 @@ impl<B: Backend> Store for SqlStore<B> {
     fn claim(&self, c: &Claim) -> StoreResult<Vec<Claimed>> {
         self.run(|db| claim::claim(db, c))
     }
-    fn read_claim(&self, incarnation: Incarnation, nonce: Nonce) -> StoreResult<Vec<Held>> {
-        self.run(|db| claim::owned(db, incarnation, Some(nonce)))
-    }
     fn finish(&self, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
         self.run(|db| finish::finish(db, who, ends))
     }
@@ -201,7 +201,7 @@ impl<B: Backend> Store for SqlStore<B> {
         self.run(|db| finish::read_finish(db, held))
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
-        self.run(|db| claim::owned(db, incarnation, None))
+        self.run(|db| claim::owned(db, incarnation))
     }
 
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
@@ -230,13 +230,72 @@ impl<B: Backend> Store for SqlStore<B> {
         self.run(|db| people::output(db, task, attempt))
     }
     fn resources(&self, limit: usize) -> StoreResult<Vec<ResourceRow>> {
-        self.run(|db| people::resources(db, limit))
+        self.run(|db| resources::resources(db, limit))
     }
     fn resource(&self, name: &ResourceName) -> StoreResult<Option<ResourceRow>> {
-        self.run(|db| people::resource(db, name))
+        self.run(|db| resources::resource(db, name))
     }
     fn status(&self) -> StoreResult<StatusView> {
-        self.run(|db| people::status(db))
+        self.run(|db| status::status(db))
+    }
+
+    fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let ids = tasks::add(db, new, &change.by)?;
+                let affected = (!ids.is_empty()).then(|| Affected::tasks(ids.clone()));
+                Ok((ids, affected))
+            })
+        })
+    }
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let had = engines::set_wanted(db, wish)?;
+                Ok((had, had.map(|had| wish.affected(had))))
+            })
+        })
+    }
+    fn forget_engines_as(
+        &self,
+        older_than: Duration,
+        names: &[EngineName],
+        change: &Change,
+    ) -> StoreResult<Vec<EngineRow>> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let gone = engine_rows::forget_engines(db, older_than, names, false)?;
+                let affected = Affected::forgotten(&gone);
+                Ok((gone, affected))
+            })
+        })
+    }
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let is_raised = meta::raise_epoch(db, from, at_least, reason)?;
+                Ok((is_raised, is_raised.then(|| Affected::epoch(from, at_least))))
+            })
+        })
+    }
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+        self.run(|db| bulk::task_verbs(db, tasks, verb, change))
+    }
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
+        self.run(|db| history::record(db, change, affected))
+    }
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
+        self.run(|db| history::history(db, filter))
+    }
+
+    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.run(|db| hours::add(db, by, counts))
+    }
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+        self.run(|db| hours::hours(db, starts))
+    }
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
+        self.run(|db| hours::first(db))
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {

@@ -27,12 +27,13 @@ use crate::cli::output;
 use crate::cli::session::{Access, Session};
 use crate::cli::{Format, GlobalFlags, codes, consent, load_config, who};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Host;
 use crate::engine::epoch_file;
 use crate::health::words::fine_span;
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::Epoch;
 use crate::protocol::timing::{Profile, Timing};
-use crate::store::Meta;
+use crate::store::{Change, Meta};
 
 /// Raise the epoch of all tokens, after a restore or a failover that may have lost commits
 ///
@@ -86,10 +87,11 @@ pub fn run(args: &DbEpochRaiseArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
     let what = format!("raise the epoch from {} to {}", first.from.as_i64(), first.to.as_i64());
     consent::moderate(flags, &format!("{what} (nobody claims a task for {} afterwards)", fine_span(first.pause)))?;
     let reason = reason(flags);
+    let change = Change::new(&who::user(), &Host::here().name, "rekindle", "db epoch raise", flags.reason.clone());
     let mut plan = first.clone();
     for _ in 0..TRIES {
-        let (from, to, why) = (plan.from, plan.to, reason.clone());
-        if session.write("raising the epoch", move |store| store.raise_epoch(from, to, &why))? {
+        let (from, to, why, change) = (plan.from, plan.to, reason.clone(), change.clone());
+        if session.write("raising the epoch", move |store| store.raise_epoch_as(from, to, &why, &change))? {
             return tell(&plan, args, flags, Some(true));
         }
         let meta = session.read("reading the epoch again", |store| store.meta())?;

@@ -7,7 +7,7 @@ use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, OnFailure, OnRetry, TaskState, Wish};
 use crate::protocol::time::Timestamp;
 use crate::store::api::{FinishState, StoreResult};
-use crate::store::queries::finish::raises_token;
+use crate::store::queries::ends::raises_token;
 use crate::store::types::{AttemptRow, Finish, FinishOutcome, Finisher, Held, OutputRow};
 
 /// As the databases store texts.

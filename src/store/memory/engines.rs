@@ -116,7 +116,7 @@ impl State {
         true
     }
 
-    pub(super) fn acknowledge_fence(&mut self, incarnation: Incarnation) {
+    fn acknowledge_fence(&mut self, incarnation: Incarnation) {
         let fenced = self.engines.get_mut(&incarnation).filter(|e| e.state == EngineState::Fenced);
         if let Some(engine) = fenced {
             engine.acknowledged = true;
@@ -125,7 +125,10 @@ impl State {
 
     pub(super) fn stop(&mut self, incarnation: Incarnation, now: Timestamp) -> bool {
         let live = self.engines.get_mut(&incarnation).filter(|e| e.state == EngineState::Live);
-        let Some(engine) = live else { return false };
+        let Some(engine) = live else {
+            self.acknowledge_fence(incarnation);
+            return false;
+        };
         (engine.state, engine.mode, engine.running) = (EngineState::Stopped, Mode::Drained, 0);
         (engine.acknowledged, engine.ended_at) = (true, Some(now));
         engine.ended_by = Some(engine.said.name.to_string());

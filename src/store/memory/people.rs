@@ -105,9 +105,10 @@ impl State {
             self.attempts.remove(id);
             self.outputs.retain(|(task, _), _| task != id);
         }
+        let audit = self.purge_audit(retention, now);
         match retention.engines {
-            Keep::For(span) => old.len() + self.forget_engines(span, &[], false, now).len(),
-            Keep::Forever => old.len(),
+            Keep::For(span) => audit + old.len() + self.forget_engines(span, &[], false, now).len(),
+            Keep::Forever => audit + old.len(),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, Reso
 use crate::protocol::task::{AttemptResult, Policy, Reason, TaskState, Wish};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
+use crate::store::audit::Counts;
 use crate::store::error::StoreError;
 use crate::store::types::{AttemptRow, Held, Meta, OutputRow, Registration};
 
@@ -34,6 +35,10 @@ pub struct State {
     pub attempts: BTreeMap<TaskId, Vec<AttemptRow>>,
     /// What attempts printed.
     pub outputs: BTreeMap<(TaskId, u32), OutputRow>,
+    /// Who changed what.
+    pub history: Vec<super::audit::HistoryRow>,
+    /// What became of attempts, per hour and kind.
+    pub hours: BTreeMap<(Timestamp, KindName), Counts>,
     /// The last number that was given out.
     pub last_id: i64,
     /// Counts writes, for watchers.
@@ -138,6 +143,8 @@ pub struct TaskEntry {
     pub token: Token,
     /// Who runs it.
     pub owner: Option<Incarnation>,
+    /// It was ready from the moment it was added, and nobody has claimed it yet.
+    pub was_free: bool,
     /// Names the claim.
     pub nonce: Option<Nonce>,
     /// Not before, while it waits.
@@ -204,6 +211,8 @@ impl Default for State {
             lines: BTreeMap::new(),
             attempts: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            history: Vec::new(),
+            hours: BTreeMap::new(),
             last_id: 0,
             changes: 0,
         }
@@ -300,9 +309,8 @@ impl State {
         of_resources.fold(task.token, Token::max)
     }
 
-    pub(super) fn owned(&self, incarnation: Incarnation, nonce: Option<Nonce>) -> Vec<Held> {
+    pub(super) fn owned(&self, incarnation: Incarnation) -> Vec<Held> {
         let mine = self.tasks.iter().filter(|(_, task)| task.owner == Some(incarnation));
-        let held = mine.filter_map(|(id, task)| task.held(*id));
-        held.filter(|held| nonce.is_none_or(|nonce| held.nonce == nonce)).collect()
+        mine.filter_map(|(id, task)| task.held(*id)).collect()
     }
 }

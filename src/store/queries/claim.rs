@@ -11,9 +11,10 @@
 //! row without a lock (a lock there would make beats wait); the slow search finds such tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::rows::{held, resources_of};
-use crate::protocol::ids::{Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
+use crate::protocol::ids::{Incarnation, KindName, ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::Reason;
@@ -89,7 +90,10 @@ fn keyed_rounds(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRe
     Ok(Vec::new())
 }
 
-const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload";
+/// The last column is the wait, where the task was ready from the moment it was added: whatever delays a
+/// task (a due time, a line, an earlier claim) writes its row and raises `version`.
+const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload, \
+     CASE WHEN attempt = 1 AND version = 1 AND reason = 0 THEN claimed_at - created_at END";
 
 fn read_claimed(mut row: Row, c: &Claim) -> Claimed {
     Claimed {
@@ -103,6 +107,7 @@ fn read_claimed(mut row: Row, c: &Claim) -> Claimed {
         was_elsewhere: row.flag(),
         payload: row.bytes(),
         resources: Vec::new(),
+        waited: row.opt_int().map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0))),
     }
 }
 
@@ -304,12 +309,10 @@ fn take_one(
     Ok(Some(task))
 }
 
-/// What an incarnation owns, or what one claim of it got.
-pub fn owned(db: &mut dyn Db, incarnation: Incarnation, nonce: Option<Nonce>) -> StoreResult<Vec<Held>> {
+/// What an incarnation owns.
+pub fn owned(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
     let mut s = db.stmt();
     let owner = s.int(incarnation.as_i64());
-    let only = nonce.map(|nonce| format!("AND nonce = {}", s.int(nonce.as_i64()))).unwrap_or_default();
-    let sql =
-        s.sql(format!("SELECT id, token, nonce FROM task WHERE owner = {owner} AND state = 3 {only} ORDER BY id"));
+    let sql = s.sql(format!("SELECT id, token, nonce FROM task WHERE owner = {owner} AND state = 3 ORDER BY id"));
     Ok(db.query("read what is owned", &sql)?.into_iter().map(|mut row| held(&mut row)).collect())
 }

@@ -3,11 +3,23 @@
 //! Lock order everywhere: resource (by name), task (by number), engine. Candidates are read without
 //! locks, then locked in that order and checked again.
 
+pub mod beat;
+pub mod bulk;
 pub mod claim;
+pub mod ends;
+pub mod engine_rows;
 pub mod engines;
 pub mod finish;
+pub mod history;
+pub mod hours;
+pub mod lines;
+pub mod meta;
 pub mod people;
 pub mod purge;
+pub mod register;
+pub mod resources;
 pub mod rows;
+pub mod status;
+pub mod sweep;
 pub mod takeover;
 pub mod tasks;

@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::finish::wake_heads;
-use super::people::forget_engines;
+use super::engine_rows::forget_engines;
+use super::hours::forget;
+use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
 use crate::config::{Keep, RetentionConfig};
@@ -31,6 +32,12 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
     }
     if let Keep::For(span) = retention.logs {
         deleted += logs(db, span, limit)?;
+    }
+    if let Keep::For(span) = retention.history {
+        deleted += forget(db, "history", "made_at", span, limit)?;
+    }
+    if let Keep::For(span) = retention.hours {
+        deleted += forget(db, "hour", "starts_at", span, limit)?;
     }
     if let Keep::For(span) = retention.engines {
         deleted += forget_engines(db, span, &[], false)?.len();

@@ -81,3 +81,9 @@ pub fn held(row: &mut Row) -> Held {
 pub fn micros(span: std::time::Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
+
+/// The database's clock.
+pub fn now(db: &mut dyn Db) -> StoreResult<Timestamp> {
+    let sql = db.stmt().sql(format!("SELECT {}", db.dialect().now));
+    Ok(Timestamp::from_us(db.first("read the clock", &sql)?.map_or(0, |mut row| row.int())))
+}

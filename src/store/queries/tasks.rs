@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::claim::create_missing;
-use super::finish::{Ended, wake_heads, write_next};
+use super::ends::{Ended, write_next};
+use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
 use crate::protocol::ids::{ResourceName, TaskId, Token};

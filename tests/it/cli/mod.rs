@@ -17,8 +17,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use diesel::sqlite::Sqlite;
+use diesel_migrations::MigrationHarness;
 use rekindle::config::DatabaseUrl;
-use rekindle::store::{RegisterOutcome, Settings, Store, open};
+use rekindle::store::sqlite::SqliteDb;
+use rekindle::store::{RegisterOutcome, Settings, Store, migrate, open};
 
 use crate::support::builders::{Engine, engine};
 
@@ -112,6 +115,18 @@ impl Desk {
     /// `rekindle-check` with these words.
     fn check(&self, line: &str) -> Said {
         said(self.command(env!("CARGO_BIN_EXE_rekindle-check")).args(line.split_whitespace()))
+    }
+
+    /// `rekindle-engine`, where it ends by itself.
+    fn engine(&self) -> Said {
+        said(&mut self.command(env!("CARGO_BIN_EXE_rekindle-engine")))
+    }
+
+    /// The database as the release before this one left it.
+    fn go_back_one_release(&self) {
+        let settings = Settings::new(DatabaseUrl::sqlite(self.path("a.db")));
+        let mut db = SqliteDb::open(&settings).unwrap();
+        MigrationHarness::<Sqlite>::revert_last_migration(db.raw(), migrate::SQLITE).unwrap();
     }
 
     /// The store, to play engines with.

@@ -156,6 +156,7 @@ macro_rules! schema_cases {
                 migrating_twice_finds_nothing_to_do
                 eight_engines_that_migrate_at_once_all_succeed
                 a_database_that_is_newer_is_refused
+                an_older_database_is_refused_until_it_is_migrated
                 a_lost_meta_row_is_made_again_by_the_next_migration
                 the_schema_goes_down_and_up_again
                 every_column_of_every_table_can_be_selected

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rekindle::protocol::engine::{Mode, Proof, Wanted};
-use rekindle::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use rekindle::protocol::ids::{EngineName, Incarnation, KindName, Nonce, ResourceName, TaskId};
 use rekindle::protocol::takeover::Next;
 use rekindle::protocol::task::{AttemptResult, Policy, Reason, TaskState};
 use rekindle::protocol::timing::{Profile, Timing};
@@ -48,7 +48,6 @@ pub fn engine(name: &str) -> EngineBuilder {
         timing: Timing::of(Profile::Balanced),
         former: None,
         cluster: "rekindle".into(),
-        known_epoch: Epoch::new(1),
     })
 }
 

@@ -161,7 +161,7 @@ impl Rig {
     }
 }
 
-const TIMES: [(&str, &str); 7] = [
+const TIMES: [(&str, &str); 9] = [
     ("engine", "last_beat_at ended_at"),
     ("engine_info", "registered_at ended_at"),
     ("engine_wish", "set_at until_at deadline_at"),
@@ -169,6 +169,8 @@ const TIMES: [(&str, &str); 7] = [
     ("task_archive", "created_at claimed_at ended_at"),
     ("attempt", "started_at ended_at"),
     ("meta", "orphan_scan_at"),
+    ("history", "made_at until_at"),
+    ("hour", "starts_at"),
 ];
 
 impl Place {

@@ -1,0 +1,104 @@
+//! Engines as people see them, and forgetting those that ended long ago.
+
+use std::time::Duration;
+
+use super::rows::now;
+use crate::protocol::engine::{EngineState, Mode, Proof, Wanted};
+use crate::protocol::ids::{EngineName, Incarnation};
+use crate::protocol::time::Timestamp;
+use crate::protocol::timing::{Profile, Timing};
+use crate::store::api::StoreResult;
+use crate::store::db::Db;
+use crate::store::sql::Row;
+use crate::store::types::{EngineRow, WantedRow};
+
+/// See `Store::engines`.
+pub fn engines(db: &mut dyn Db) -> StoreResult<(Timestamp, Vec<EngineRow>)> {
+    let sql = db.stmt().sql(
+        "SELECT i.incarnation, i.name, COALESCE(e.state, i.end_state), COALESCE(e.mode, i.end_mode), \
+         COALESCE(e.beat, i.end_beat), COALESCE(e.last_beat_at, i.end_beat_at), e.running, COALESCE(e.refused, i.end_refused), \
+         i.timing, i.host, i.boot_id, i.pid, i.state_id, i.version, i.protocol_min, i.protocol_max, i.release, i.kinds, \
+         i.slots, i.means, i.registered_at, COALESCE(e.ended_at, i.ended_at), COALESCE(e.proof, i.end_proof), \
+         COALESCE(e.ended_by, i.ended_by), i.taken_over, w.wanted, w.reason, w.set_by, w.set_at, w.until_at, w.deadline_at \
+         FROM engine_info i LEFT JOIN engine e ON e.incarnation = i.incarnation LEFT JOIN engine_wish w ON w.name = i.name \
+         ORDER BY i.registered_at DESC, i.incarnation",
+    );
+    let rows = db.query("list engines", &sql)?;
+    let now = now(db)?;
+    Ok((now, rows.into_iter().map(|row| read_engine(row, now)).collect()))
+}
+
+fn read_engine(mut row: Row, now: Timestamp) -> EngineRow {
+    EngineRow {
+        incarnation: Incarnation::new(row.int()),
+        name: EngineName::from_stored(row.text()),
+        state: EngineState::from_code(row.int()).unwrap_or(EngineState::Fenced),
+        mode: Mode::from_code(row.int()).unwrap_or(Mode::Starting),
+        beat: row.int(),
+        last_beat_at: Timestamp::from_us(row.int()),
+        running: row.count(),
+        refused: row.int().unsigned_abs(),
+        timing: serde_json::from_str(&row.text()).unwrap_or_else(|_| Timing::of(Profile::Balanced)),
+        host: row.text(),
+        boot_id: row.text(),
+        pid: row.count(),
+        state_id: row.text(),
+        version: row.text(),
+        protocol: (row.count(), row.count()),
+        release: row.text(),
+        kinds: serde_json::from_str(&row.text()).unwrap_or_default(),
+        slots: row.count(),
+        means: row.text(),
+        registered_at: Timestamp::from_us(row.int()),
+        ended_at: row.opt_int().map(Timestamp::from_us),
+        proof: row.opt_int().and_then(Proof::from_code),
+        ended_by: row.opt_text(),
+        taken_over: row.int().unsigned_abs(),
+        wanted: read_wanted(&mut row, now),
+    }
+}
+
+fn read_wanted(row: &mut Row, now: Timestamp) -> WantedRow {
+    let mut wanted = WantedRow {
+        wanted: row.opt_int().and_then(Wanted::from_code).unwrap_or(Wanted::Run),
+        reason: row.opt_text(),
+        by: row.opt_text(),
+        at: row.opt_int().map(Timestamp::from_us),
+        until: row.opt_int().map(Timestamp::from_us),
+        deadline: row.opt_int().map(Timestamp::from_us),
+    };
+    if wanted.until.is_some_and(|until| now >= until) {
+        wanted = WantedRow { wanted: Wanted::Run, reason: None, by: None, at: None, until: None, deadline: None };
+    }
+    wanted
+}
+
+/// See `Store::forget_engines`.
+pub fn forget_engines(
+    db: &mut dyn Db,
+    older_than: Duration,
+    names: &[EngineName],
+    dry_run: bool,
+) -> StoreResult<Vec<EngineRow>> {
+    let (now, rows) = engines(db)?;
+    let mut out = Vec::new();
+    for row in rows {
+        let named = names.is_empty() || names.contains(&row.name);
+        let over = row.ended_at.is_some_and(|at| now.since(at) >= older_than);
+        if !named || !over || row.state == EngineState::Live {
+            continue;
+        }
+        let mut s = db.stmt();
+        let id = s.int(row.incarnation.as_i64());
+        // A row of `engine` is still there while it may own something.
+        let still = format!("incarnation = {id} AND NOT EXISTS (SELECT 1 FROM engine e WHERE e.incarnation = {id})");
+        let sql = match dry_run {
+            true => s.sql(format!("SELECT incarnation FROM engine_info WHERE {still}")),
+            false => s.sql(format!("DELETE FROM engine_info WHERE {still} RETURNING incarnation")),
+        };
+        if db.first("forget an engine", &sql)?.is_some() {
+            out.push(row);
+        }
+    }
+    Ok(out)
+}

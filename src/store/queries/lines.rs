@@ -1,0 +1,36 @@
+//! Waking the heads of lines.
+
+use std::collections::BTreeSet;
+
+use crate::protocol::ids::ResourceName;
+use crate::store::api::StoreResult;
+use crate::store::db::Db;
+
+/// Writes the rows of these resources and makes the heads of their lines ready if they are blocked.
+pub fn wake_heads(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResult<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut s = db.stmt();
+    let list = s.in_texts(names.iter().map(|n| n.as_str()));
+    let binds = s.clone();
+    let sql = s.sql(format!("UPDATE resource SET version = version + 1 WHERE name {list}"));
+    db.execute("leave the line", &sql)?;
+    let sql = binds.sql(format!(
+        "SELECT (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1) \
+         FROM resource r WHERE r.name {list} AND r.owner_task IS NULL"
+    ));
+    let heads: BTreeSet<i64> = db.query("wake heads", &sql)?.into_iter().filter_map(|mut row| row.opt_int()).collect();
+    if heads.is_empty() {
+        return Ok(());
+    }
+    let lock = db.dialect().for_update;
+    let mut s = db.stmt();
+    let ids = s.in_ints(heads);
+    let binds = s.clone();
+    // Locked in the order of their numbers, so that two who wake the same heads cannot wait for each other.
+    let sql = s.sql(format!("SELECT id FROM task WHERE id {ids} AND state = 2 ORDER BY id {lock}"));
+    db.query("wake heads", &sql)?;
+    let sql = binds.sql(format!("UPDATE task SET state = 0, version = version + 1 WHERE id {ids} AND state = 2"));
+    db.execute("wake heads", &sql).map(|_| ())
+}

@@ -1,0 +1,178 @@
+//! Registering: a new life of a name, the end of its former one, and what it adopts from that.
+
+use std::time::Duration;
+
+use super::engines::fence_row;
+use super::meta::meta;
+use super::rows::{TIMING_COLUMNS, resources_of};
+use super::takeover;
+use crate::protocol::ids::{EngineName, Incarnation, TaskId};
+use crate::store::api::StoreResult;
+use crate::store::db::Db;
+use crate::store::error::{Cause, StoreError};
+use crate::store::types::*;
+
+/// How many tasks of a former life are handed back in the registering transaction itself.
+const FORMER_BATCH: usize = 256;
+
+/// See `Store::register`.
+pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcome> {
+    db.transaction("register", |db| {
+        check_protocol(db, r)?;
+        check_cluster(db, &r.cluster)?;
+        if let Some(former) = &r.former {
+            // First of all, in the one lock order: these tasks may be ending in this moment.
+            let tasks: Vec<TaskId> = former.adopt.iter().map(|held| held.task).collect();
+            let names = resources_of(db, &tasks)?;
+            takeover::lock_resources_waiting(db, names.values().flatten())?;
+            end_former(db, former, &r.name)?;
+        }
+        if let Some(namesake) = live_namesake(db, &r.name)? {
+            // Nothing else was written yet that must stay: an ended former life is over in any case.
+            return Ok(RegisterOutcome::NameTaken(namesake));
+        }
+        if !insert_engine(db, r)? {
+            // Somebody registered the name between the look and the insert, which waited for that commit.
+            return match live_namesake(db, &r.name)? {
+                Some(namesake) => Ok(RegisterOutcome::NameTaken(namesake)),
+                None => Err(StoreError::Busy { step: "register", source: Cause("its namesake is just ending".into()) }),
+            };
+        }
+        insert_info(db, r)?;
+        let mut adopted = Vec::new();
+        if let Some(former) = &r.former {
+            for held in &former.adopt {
+                if adopt(db, former.incarnation, r.incarnation, held)? {
+                    adopted.push(*held);
+                }
+            }
+            // What is more than a batch is left to the sweeps; so is all of it in a database that moved: its
+            // tokens must not be raised before its epoch is, and the beats of this very life raise that.
+            if meta(db)?.identity_matches {
+                takeover::take_over_here(db, former.incarnation, r.name.as_str(), FORMER_BATCH)?;
+            }
+        }
+        Ok(RegisterOutcome::Registered { adopted, meta: meta(db)? })
+    })
+}
+
+/// What writers speak must be within what this engine speaks.
+fn check_protocol(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
+    let sql = db.stmt().sql("SELECT protocol FROM meta WHERE one = 1");
+    let pinned = db.first("read the protocol", &sql)?.map_or(1, |mut row| row.count());
+    let (oldest, newest) = r.protocol;
+    if (oldest..=newest).contains(&pinned) {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "the cluster speaks protocol {pinned}, this program speaks {oldest} to {newest}: install the release of the others"
+    )))
+}
+
+/// A wrong URL must not make an engine run the tasks of another cluster.
+fn check_cluster(db: &mut dyn Db, cluster: &str) -> StoreResult<()> {
+    let mut s = db.stmt();
+    let name = s.text(cluster);
+    let sql = s.sql(format!("UPDATE meta SET cluster = {name} WHERE one = 1 AND cluster IS NULL"));
+    db.execute("name the cluster", &sql)?;
+    let sql = db.stmt().sql("SELECT cluster FROM meta WHERE one = 1");
+    let found = db.first("read the cluster", &sql)?.map_or_else(String::new, |mut row| row.text());
+    if found == cluster {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!("this database belongs to the cluster {found:?}, not to {cluster:?}")))
+}
+
+/// The former life ends; its tasks are handed back by the takeover of the next sweep, or adopted below
+/// in this same transaction.
+fn end_former(db: &mut dyn Db, former: &FormerLife, name: &EngineName) -> StoreResult<()> {
+    let fence = Fence { incarnation: former.incarnation, beat: None, proof: former.proof, by: name.to_string() };
+    fence_row(db, &fence)?;
+    super::engines::acknowledge_fence(db, former.incarnation)
+}
+
+fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Namesake>> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let name = s.text(name.as_str());
+    let sql = s.sql(format!(
+        "SELECT e.incarnation, i.host, i.boot_id, i.pid, i.state_id, {now} - e.last_beat_at, e.beat, e.takeover_ms \
+         FROM engine e JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.live_name = {name}"
+    ));
+    Ok(db.first("look for a namesake", &sql)?.map(|mut row| Namesake {
+        incarnation: Incarnation::new(row.int()),
+        host: row.text(),
+        boot_id: row.text(),
+        pid: row.count(),
+        state_id: row.text(),
+        last_beat_age: Duration::from_micros(row.int().max(0).unsigned_abs()),
+        beat: row.int(),
+        takeover_after: Duration::from_millis(row.int().max(0).unsigned_abs()),
+    }))
+}
+
+/// False: there is a live engine of this name.
+fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<bool> {
+    let now = db.dialect().now;
+    let t = r.timing.spans();
+    let mut s = db.stmt();
+    let (id, name) = (s.int(r.incarnation.as_i64()), s.text(r.name.as_str()));
+    let spans = [t.heartbeat_ms, t.query_ms, t.lease_ms, t.kill_ms, t.takeover_ms, t.sweep_ms];
+    let spans: Vec<_> = spans.into_iter().map(|ms| s.int(ms)).collect();
+    let sql = s.sql(format!(
+        "INSERT INTO engine (incarnation, name, live_name, last_beat_at, {TIMING_COLUMNS}) \
+         VALUES ({id}, {name}, {name}, {now}, {}) ON CONFLICT (live_name) DO NOTHING",
+        spans.join(", ")
+    ));
+    Ok(db.execute("register", &sql)? == 1)
+}
+
+fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
+    let now = db.dialect().now;
+    let kinds: Vec<&str> = r.kinds.iter().map(|k| k.as_str()).collect();
+    let mut s = db.stmt();
+    let values = [
+        s.int(r.incarnation.as_i64()),
+        s.text(r.name.as_str()),
+        s.text(&r.host),
+        s.text(&r.boot_id),
+        s.int(r.pid),
+        s.text(&r.state_id),
+        s.text(&r.version),
+        s.int(r.protocol.0),
+        s.int(r.protocol.1),
+        s.text(&r.release),
+        s.text(serde_json::to_string(&kinds).unwrap_or_default()),
+        s.int(r.slots),
+        s.text(&r.means),
+        s.text(serde_json::to_string(&r.timing).unwrap_or_default()),
+    ];
+    let sql = s.sql(format!(
+        "INSERT INTO engine_info (incarnation, name, host, boot_id, pid, state_id, version, protocol_min, protocol_max, \
+         release, kinds, slots, means, timing, registered_at) VALUES ({}, {now})",
+        values.join(", ")
+    ));
+    db.execute("register", &sql)?;
+    Ok(())
+}
+
+/// A `continue` task goes over to the new incarnation only if nobody has raised its token since.
+fn adopt(db: &mut dyn Db, from: Incarnation, to: Incarnation, held: &Held) -> StoreResult<bool> {
+    let mut s = db.stmt();
+    let (id, token, nonce) = (s.int(held.task.as_i64()), s.int(held.token.as_i64()), s.int(held.nonce.as_i64()));
+    let (from, to) = (s.int(from.as_i64()), s.int(to.as_i64()));
+    let binds = s.clone();
+    let sql = s.sql(format!(
+        "UPDATE task SET owner = {to}, version = version + 1 \
+         WHERE id = {id} AND token = {token} AND nonce = {nonce} AND owner = {from} AND state = 3"
+    ));
+    let adopted = db.execute("adopt", &sql)? == 1;
+    if adopted {
+        let sql = binds.sql(format!(
+            "UPDATE resource SET owner = {to}, version = version + 1 \
+             WHERE owner_task = {id} AND token = {token} AND owner = {from}"
+        ));
+        db.execute("adopt", &sql)?;
+    }
+    Ok(adopted)
+}

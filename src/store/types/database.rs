@@ -1,0 +1,63 @@
+//! What a database is: how far its schema is, its one row of `meta`, its server.
+
+use serde::Serialize;
+
+use crate::protocol::ids::Epoch;
+use crate::protocol::time::Timestamp;
+
+/// How far the schema of a database is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SchemaStatus {
+    /// The newest migration that was run; `None` in an empty database.
+    pub found: Option<String>,
+    /// The newest that this program knows.
+    pub wanted: String,
+    /// Known here, but not run there.
+    pub pending: Vec<String>,
+    /// Run there, but not known here: the database is newer than this program.
+    pub unknown: Vec<String>,
+}
+
+impl SchemaStatus {
+    /// Whether this program and the database fit.
+    pub fn is_current(&self) -> bool {
+        self.pending.is_empty() && self.unknown.is_empty()
+    }
+}
+
+/// The one row of `meta`, with the database's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// Random, made with the database: recognises a wrong one.
+    pub cluster_id: String,
+    /// The cluster's name, which its first engine wrote.
+    pub cluster: Option<String>,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// The last epoch that was raised because commits may be lost.
+    pub raised_epoch: Epoch,
+    /// The last epoch after which some engine has watched for the largest T; claims need
+    /// `settled_epoch >= raised_epoch`.
+    pub settled_epoch: Epoch,
+    /// Why the epoch was raised the last time.
+    pub raised_reason: Option<String>,
+    /// Whether the database's identity is the recorded one.
+    pub identity_matches: bool,
+    /// The database's clock.
+    pub now: Timestamp,
+}
+
+/// What the server is, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// For example `PostgreSQL 15.18` or `SQLite 3.53.2`.
+    pub product: String,
+    /// Where, without password.
+    pub place: String,
+    /// Its identity as `meta` would record it.
+    pub identity: String,
+    /// Settings that could lose commits, in words; empty when all is well.
+    pub durability_problems: Vec<String>,
+    /// Whether it refuses writes.
+    pub read_only: bool,
+}

@@ -1,0 +1,85 @@
+//! What one engine sees of the others, and how it ends them and takes over.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::database::Meta;
+use crate::protocol::engine::{EngineState, Proof};
+use crate::protocol::ids::{EngineName, Incarnation};
+use crate::protocol::liveness::{PeerBeat, SweepKind};
+use crate::protocol::time::Timestamp;
+
+/// How the sweeper read.
+pub type SweepMode = SweepKind;
+
+/// What one sweep read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepView {
+    /// The meta row.
+    pub meta: Meta,
+    /// Live engines, this one included.
+    pub live_count: usize,
+    /// Live peers: the late ones, or all in a full sweep.
+    pub peers: Vec<PeerBeat>,
+    /// Fenced or stopped incarnations whose row is not closed.
+    pub ended: Vec<EndedPeer>,
+    /// When the next waiting task is due.
+    pub next_due: Option<Timestamp>,
+    /// When the last search for orphans of closed rows was.
+    pub orphan_scan_at: Timestamp,
+    /// The largest T of live rows.
+    pub takeover_max: Duration,
+}
+
+/// An incarnation that ended and may still own something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedPeer {
+    /// Who.
+    pub incarnation: Incarnation,
+    /// Its name.
+    pub name: EngineName,
+    /// Fenced or stopped.
+    pub state: EngineState,
+    /// How.
+    pub proof: Proof,
+    /// Its L + K: an operator's fence that was not acknowledged is left alone for that long.
+    pub dead_after: Duration,
+    /// It has seen that it was fenced, and has stopped everything.
+    pub acknowledged: bool,
+}
+
+/// How to end an incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// Whom.
+    pub incarnation: Incarnation,
+    /// The counter that stood still; `None` with a proof.
+    pub beat: Option<i64>,
+    /// Why.
+    pub proof: Proof,
+    /// Who does it, for people.
+    pub by: String,
+}
+
+/// What came of a fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceOutcome {
+    /// This call won.
+    Won,
+    /// It beat meanwhile, or somebody else was faster.
+    Missed,
+}
+
+/// What one pass of a takeover did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TakeoverReport {
+    /// Made ready again.
+    pub ready: usize,
+    /// Quarantined, failed (`rerun = "never"`), canceled or held.
+    pub parked: usize,
+    /// Another transaction held them.
+    pub skipped: usize,
+    /// More is left for the next pass.
+    pub more: bool,
+}
