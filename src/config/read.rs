@@ -96,6 +96,7 @@ fn warn_of_visible_password(reader: &mut Reader, section: &Section) {
 impl Setting for DatabaseUrl {
     fn take(node: &Node) -> Result<Self, String> {
         let url = Self::parse(text_of(node)?).map_err(|error| error.to_string())?;
+        url.backend().missing().map_or(Ok(()), Err)?;
         let Some(path) = url.sqlite_path().filter(|path| path.is_relative()) else { return Ok(url) };
         match node.origin {
             // Two programs that start in different directories would use two databases.

@@ -58,6 +58,8 @@ pub struct MetaEntry {
     pub raised_epoch: Epoch,
     /// The last one that was watched long enough.
     pub settled_epoch: Epoch,
+    /// Why it was raised the last time.
+    pub raised_reason: Option<String>,
     /// The last search for orphans.
     pub orphan_scan_at: Timestamp,
 }
@@ -195,6 +197,7 @@ impl Default for State {
             epoch: one,
             raised_epoch: one,
             settled_epoch: one,
+            raised_reason: None,
             orphan_scan_at: Timestamp::from_us(0),
         };
         Self {
@@ -228,9 +231,11 @@ impl State {
     pub(super) fn meta(&self, now: Timestamp) -> Meta {
         Meta {
             cluster_id: "memory".into(),
+            cluster: self.meta.cluster.clone(),
             epoch: self.meta.epoch,
             raised_epoch: self.meta.raised_epoch,
             settled_epoch: self.meta.settled_epoch,
+            raised_reason: self.meta.raised_reason.clone(),
             identity_matches: self.is_recorded(),
             now,
         }
@@ -248,11 +253,12 @@ impl State {
         Err(StoreError::Refused("the database is not the one that the epoch was recorded for".into()))
     }
 
-    pub(super) fn raise_epoch(&mut self, from: Epoch, at_least: Epoch) -> bool {
+    pub(super) fn raise_epoch(&mut self, from: Epoch, at_least: Epoch, reason: &str) -> bool {
         let is_mine = self.meta.epoch == from;
         if is_mine {
             self.meta.epoch = at_least.max(Epoch::new(from.as_i64() + 1));
             self.meta.raised_epoch = self.meta.epoch;
+            self.meta.raised_reason = Some(reason.to_owned());
             self.meta.identity.clone_from(&self.identity);
         }
         is_mine

@@ -12,7 +12,7 @@ use rekindle::store::sqlite::SqliteDb;
 
 use super::{Desk, SECRET};
 
-fn sql(desk: &Desk, text: &str) {
+pub fn sql(desk: &Desk, text: &str) {
     let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
     SqliteDb::open(&settings).unwrap().execute("test", &Sql { text: text.into(), binds: Vec::new() }).unwrap();
 }
@@ -146,8 +146,18 @@ fn a_server_that_never_answers_holds_nobody() {
     let said = desk.args(&["status", "--database-url", &url, "--timeout", "700ms"]).code(69);
     assert!(said.err.contains("no answer within 0s while connecting (--timeout)"), "{}", said.err);
     let check = desk.check(&format!("-t 700ms -m latency --database-url {url}")).code(3);
-    assert_eq!(check.out, "REKINDLE LATENCY UNKNOWN - timeout after 0.7s while connecting\nnext: rekindle doctor\n");
+    assert_eq!(
+        check.out,
+        format!(
+            "REKINDLE LATENCY UNKNOWN - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
+        )
+    );
     let check = desk.check(&format!("-t 700ms --database-url {url}")).code(2);
-    assert_eq!(check.out, "REKINDLE CRITICAL - timeout after 0.7s while connecting\nnext: rekindle doctor\n");
+    assert_eq!(
+        check.out,
+        format!(
+            "REKINDLE CRITICAL - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
+        )
+    );
     assert!(SystemClock.lease_now().since(began) < Duration::from_secs(10));
 }
