@@ -33,7 +33,7 @@ const ENGINE: Keys = Keys {
     later: &["queues", "labels", "reload_schedules"],
 };
 const TIMING: Keys = Keys { known: &["profile", "h", "q", "L", "K", "T", "S"], later: &[] };
-const RETENTION: Keys = Keys { known: &["done", "canceled", "failed", "logs", "engines"], later: &[] };
+const RETENTION: Keys = Keys { known: &["done", "canceled", "failed", "logs", "engines", "resources"], later: &[] };
 const STATISTICS: Keys = Keys { known: &[], later: &["keep_hourly"] };
 const LOG: Keys = Keys { known: &["level", "format"], later: &[] };
 const CHECK: Keys = Keys { known: &["normal", "warning", "critical", "min"], later: &[] };
@@ -199,6 +199,7 @@ fn read_retention(reader: &mut Reader, top: &Section) -> RetentionConfig {
         failed: reader.read(&s, "failed", d.failed),
         logs: reader.read(&s, "logs", d.logs),
         engines: reader.read(&s, "engines", d.engines),
+        resources: reader.read(&s, "resources", d.resources),
     }
 }
 

@@ -115,6 +115,8 @@ pub struct RetentionConfig {
     pub logs: Keep,
     /// `engines`: stopped and fenced rows, 7d.
     pub engines: Keep,
+    /// `resources`: rows of resources that nobody has used, 30d.
+    pub resources: Keep,
 }
 
 /// `[statistics]`
@@ -200,6 +202,7 @@ impl EngineConfig {
 
 impl Default for RetentionConfig {
     fn default() -> Self {
-        Self { done: days(14), canceled: days(14), failed: Keep::Forever, logs: days(30), engines: days(7) }
+        let (done, canceled, failed) = (days(14), days(14), Keep::Forever);
+        Self { done, canceled, failed, logs: days(30), engines: days(7), resources: days(30) }
     }
 }

@@ -453,8 +453,9 @@ impl Heartbeat {
             if went_back {
                 *doubted = Some(answer.meta.epoch);
             }
-            // The next counters go forward again; the doubt stays until the epoch has been raised.
-            doubted.filter(|epoch| answer.meta.epoch <= *epoch).map(|_| "a heartbeat counter went back")
+            // The next counters go forward again; the doubt stays until the epoch has been raised for it. One
+            // that was raised to forget resources is no answer.
+            doubted.filter(|epoch| answer.meta.raised_epoch <= *epoch).map(|_| "a heartbeat counter went back")
         }
     }
 

@@ -11,6 +11,7 @@
 mod claims;
 mod ends;
 mod engines;
+mod forget;
 mod people;
 mod state;
 mod takeover;

@@ -9,6 +9,7 @@ pub mod ends;
 pub mod engine_rows;
 pub mod engines;
 pub mod finish;
+pub mod forget;
 pub mod lines;
 pub mod meta;
 pub mod people;

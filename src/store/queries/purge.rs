@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::engine_rows::forget_engines;
+use super::forget::forget;
 use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
@@ -34,6 +35,9 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
     }
     if let Keep::For(span) = retention.engines {
         deleted += forget_engines(db, span, &[], false)?.len();
+    }
+    if let Keep::For(span) = retention.resources {
+        deleted += forget(db, span, limit)?;
     }
     Ok(deleted)
 }

@@ -28,8 +28,8 @@ fn a_file_that_is_not_there_is_not_made_but_by_migrate() {
     desk.run("status").code(69);
     assert_eq!(desk.check("").code, 2);
     assert!(!desk.path("a.db").exists());
-    assert_eq!(desk.run("db sync").code(0).out, "schema none -> 20261121000000: 1 migration run\n");
-    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121000000 is up to date: nothing to do\n");
+    assert_eq!(desk.run("db sync").code(0).out, "schema none -> 20261121120000: 2 migrations run\n");
+    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121120000 is up to date: nothing to do\n");
     desk.run("db migrate --dry-run").code(0);
 }
 
