@@ -255,7 +255,7 @@ fn deadline_passed(shared: &Shared) -> bool {
     matches!((life.wanted_deadline, now), (Some(deadline), Some(now)) if now >= deadline)
 }
 
-fn build(
+pub(super) fn build(
     store: Arc<dyn Store>,
     options: EngineOptions,
     role: Role,
