@@ -34,3 +34,4 @@ pub mod handlers;
 pub mod health;
 pub mod protocol;
 pub mod store;
+pub mod turns;

@@ -14,8 +14,8 @@ Signals: TERM or INT stop (finish what runs, at most engine.stop_deadline, then 
 one or QUIT hand back at once, USR1 writes the engine's state to the log.
 
 Exit codes: 0 stopped, 1 died (start it again), 2 wrong usage, 3 refused (a live engine has this name,
-or another one has this state directory), 69 database unreachable, 77 no permission, 78 configuration
-or schema wrong.";
+or another one has this state directory), 69 database unreachable, 75 something that is left does not
+die, 77 no permission, 78 configuration or schema wrong.";
 
 /// The rekindle engine: beats, runs tasks, and finishes those of dead peers. One per host.
 #[derive(Debug, Parser)]
@@ -42,6 +42,9 @@ pub struct Args {
     /// Timing profile: fast, balanced or tolerant [default: balanced]
     #[arg(long, value_name = "PROFILE")]
     timing: Option<String>,
+    /// For ExecStopPost of the systemd unit: once nothing of the unit runs any more, proves its engine dead
+    #[arg(long, conflicts_with_all = ["engine_proper", "prove"])]
+    pub prove_stopped: bool,
     #[arg(long, hide = true)]
     engine_proper: bool,
     /// Incarnation and proof.
@@ -58,6 +61,7 @@ impl Args {
     /// Who speaks, for the log.
     pub fn role_word(&self) -> &'static str {
         match (&self.prove, self.engine_proper) {
+            _ if self.prove_stopped => "prover",
             (Some(_), _) => "prover",
             (None, true) => "engine",
             (None, false) => "guard",

@@ -17,7 +17,7 @@ use crate::engine::heartbeat::LifeError;
 use crate::engine::shared::Shared;
 use crate::engine::stop::Ending;
 use crate::engine::{Engine, EngineError, Role};
-use crate::guard::{GuardLink, inherited_state_dir};
+use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
 use crate::store::{SchemaProblem, Store, StoreError};
 
 /// Runs it; the exit code.
@@ -80,6 +80,7 @@ fn store_failed(error: &StoreError) -> i32 {
 fn prepare(store: &dyn Store, told: &Told) -> Result<bool, StoreError> {
     let mut said = false;
     loop {
+        crate::engine::unit::starting();
         match check(store) {
             Ok(()) => return Ok(true),
             Err(error) if error.is_transient() => {

@@ -9,6 +9,7 @@ mod engine;
 mod logging;
 mod prover;
 mod settings;
+mod stopped;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config::{Host, KillMeans, Loaded, load};
+use crate::engine::unit_file;
 use crate::guard::{self, GuardOptions, Means, MeansChoice, take_state_dir};
 
 pub use settings::{kinds, places};
@@ -43,6 +45,9 @@ fn run(args: &Args, loaded: &Loaded) -> i32 {
             log::warn!("{warning}");
         }
     }
+    if args.prove_stopped {
+        return stopped::run(&loaded.config);
+    }
     match &args.prove {
         Some(prove) => prover::run(&loaded.config, prove),
         None if args.is_engine_proper() => engine::run(&loaded.config),
@@ -59,6 +64,10 @@ fn run_guard(loaded: &Loaded) -> i32 {
             return error.exit_code();
         }
     };
+    // Whoever it was, what it left is dead now: taking the directory has killed it.
+    if let Err(error) = unit_file::remove(state.path()) {
+        log::warn!("could not forget the life of an earlier unit: {error}");
+    }
     let Ok(program) = std::env::current_exe() else {
         log::error!("cannot find this program's own file");
         return 1;

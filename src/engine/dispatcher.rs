@@ -243,7 +243,7 @@ pub fn dispatch_loop(shared: &Arc<Shared>) {
     let wake = shared.wake.1.clone();
     while !shared.stop.ends_loops() {
         if !dispatcher.step().more {
-            let _ = wake.recv_timeout(shared.options.poll);
+            let _ = crate::turns::receive(&wake, shared.options.poll);
         }
     }
     shared.pulses.dispatcher.end();

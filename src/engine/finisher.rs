@@ -22,6 +22,7 @@ use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budge
 use crate::protocol::task::{AttemptResult, Reason, Wish};
 use crate::protocol::time::LeaseInstant;
 use crate::store::{Finish, FinishOutcome, FinishState, Finisher as Who, StoreError};
+use crate::turns;
 
 /// Reports of one batch.
 const BATCH: usize = 1_000;
@@ -82,7 +83,7 @@ impl Finisher {
         let reports = self.shared.reports.1.clone();
         let mut wait = if self.pending.is_empty() { Duration::from_millis(200) } else { self.retry_delay() };
         while self.pending.len() < BATCH {
-            match reports.recv_timeout(wait) {
+            match turns::receive(&reports, wait) {
                 Ok(report) => {
                     self.take(report);
                     wait = if self.failed == 0 && reports.is_empty() { GATHER } else { Duration::ZERO };

@@ -59,6 +59,9 @@ pub enum Step {
     Ended,
 }
 
+/// The thread that raises an epoch makes one call.
+const RAISE_STACK: usize = 256 << 10;
+
 /// See the module.
 pub struct Heartbeat {
     shared: Arc<Shared>,
@@ -117,11 +120,7 @@ impl Heartbeat {
         }
         let registration = self.registration();
         let incarnation = registration.incarnation;
-        if let Some(guard) = &self.shared.guard
-            && let Err(error) = guard.registered(incarnation)
-        {
-            log::error!("could not tell the guard who this is: {error}");
-        }
+        self.shared.about_to_register(incarnation);
         let timeout = self.shared.options.statement_timeout + self.shared.options.timing.query_timeout();
         match self.lane.call("register", timeout, move |store| store.register(&registration)) {
             Ok(RegisterOutcome::Registered { adopted, meta }) => {
@@ -172,7 +171,7 @@ impl Heartbeat {
             incarnation: fresh_incarnation(),
             name: options.name.clone(),
             host: self.shared.host.clone(),
-            boot_id: super::host::boot_id(),
+            boot_id: self.shared.boot_id.clone(),
             pid: std::process::id(),
             state_id: options.state_id.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -229,7 +228,7 @@ impl Heartbeat {
     /// A namesake that is this very state directory in this very boot is dead: this process holds the
     /// directory's lock, and what it left was killed before. Any other is refused.
     fn meet(&mut self, namesake: &Namesake) -> Result<Step, LifeError> {
-        let same = namesake.state_id == self.shared.options.state_id && namesake.boot_id == super::host::boot_id();
+        let same = namesake.state_id == self.shared.options.state_id && namesake.boot_id == self.shared.boot_id;
         if same {
             let proof = if self.former.is_some() { Proof::Itself } else { Proof::Lock };
             log::info!("the former life {} of this engine is over; ending it (proof {proof})", namesake.incarnation);
@@ -336,7 +335,7 @@ impl Heartbeat {
         });
         if self.shared.guard.is_some() && now.since(since) > self.shared.options.timing.dead_after() {
             log::error!("the {name} loop has not turned for {:?}: aborting", now.since(since));
-            std::process::abort();
+            crate::turns::abort("a loop stands still");
         }
     }
 
@@ -379,7 +378,9 @@ impl Heartbeat {
         if !could_claim && shared.may_claim().is_some() {
             shared.wake_dispatcher();
         }
-        super::host::notify_systemd(shared);
+        if let Some(guard_at) = lease.guard_at() {
+            super::unit::Unit::lease_renewed(shared, guard_at.after(shared.options.timing.kill_budget() / 4));
+        }
     }
 
     fn open_gate(&self, lease: &Lease, was_live: bool) {
@@ -389,8 +390,8 @@ impl Heartbeat {
         if let Some(commands) = &self.shared.commands {
             // A gate that was closed on purpose (a stop, a dead guard) is not opened by another beat.
             match was_live {
-                true => commands.spawner().gate().renew(GateLease { until, kill_at }),
-                false => commands.spawner().open_gate(GateLease { until, kill_at }),
+                true => commands.gate().renew(GateLease { until, kill_at }),
+                false => commands.gate().open(GateLease { until, kill_at }),
             }
         }
         if let Some(guard) = &self.shared.guard {
@@ -480,7 +481,7 @@ impl Heartbeat {
         let (shared, from) = (Arc::clone(&self.shared), meta.epoch);
         let at_least = Epoch::new(known.as_i64().max(from.as_i64()) + 1);
         // Not on the beat's own lane: a raise that hangs must not cost a heartbeat.
-        let spawned = std::thread::Builder::new().name("raise-epoch".into()).spawn(move || {
+        let spawned = crate::turns::spawn("raise-epoch", RAISE_STACK, move || {
             // In a lane: a call that hangs is given up, and a later beat asks again.
             let mut lane = Lane::new("raise", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
             let timeout = shared.options.statement_timeout;
@@ -531,6 +532,9 @@ impl Heartbeat {
 
 /// From the system's randomness: two engines that start from one image must not draw the same.
 fn fresh_incarnation() -> Incarnation {
+    if let Some(player) = crate::turns::player() {
+        return Incarnation::new(player.draw());
+    }
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Incarnation::new(i64::from_ne_bytes(bytes)),

@@ -17,6 +17,7 @@
 //! while the loops turn ([`pulse`]).
 
 pub mod dispatcher;
+pub mod ending;
 pub mod epoch_file;
 pub mod finisher;
 pub mod guard_watch;
@@ -31,6 +32,8 @@ pub mod running;
 pub mod shared;
 pub mod stop;
 pub mod sweeper;
+pub mod unit;
+pub mod unit_file;
 pub mod worker;
 
 pub use options::{EngineOptions, Kind, Work};

@@ -10,6 +10,7 @@ use crate::handlers::AttemptControl;
 use crate::protocol::ids::{Incarnation, Nonce, TaskId};
 use crate::protocol::task::{OnLeaseLoss, Wish};
 use crate::store::{Claimed, Held};
+use crate::turns;
 
 /// One claimed task.
 #[derive(Clone)]
@@ -75,6 +76,7 @@ impl Running {
             table.entries.insert(entry.task.held.task, entry);
         }
         self.changed.notify_all();
+        turns::changed();
     }
 
     /// The attempt of this task begins. `None` if it was taken out meanwhile.
@@ -94,6 +96,7 @@ impl Running {
         let entry = table.entries.remove(&held.task)?;
         table.unreported.insert(*held, entry.is_alone);
         self.changed.notify_all();
+        turns::changed();
         Some(entry)
     }
 
@@ -104,6 +107,7 @@ impl Running {
             table.unreported.remove(held);
         }
         self.changed.notify_all();
+        turns::changed();
     }
 
     /// A snapshot of what is claimed.
@@ -166,8 +170,16 @@ impl Running {
         Known { held: held.collect(), nonces: table.in_flight.clone() }
     }
 
+    fn holds_nothing(&self) -> bool {
+        let table = self.table.lock();
+        table.entries.is_empty() && table.in_flight.is_empty()
+    }
+
     /// Waits until nothing is claimed and no claim is under way, at most `span`. True if nothing is.
     pub fn wait_empty(&self, span: std::time::Duration) -> bool {
+        if let Some(is_empty) = turns::wait_until(span, || self.holds_nothing()) {
+            return is_empty;
+        }
         let mut table = self.table.lock();
         let holds = |table: &Table| !table.entries.is_empty() || !table.in_flight.is_empty();
         if holds(&table) {

@@ -51,15 +51,13 @@ fn report(shared: &Shared, held: Held, ended: Ended) {
     }
     // The finisher ends after the last report, so there is a receiver.
     let _ = shared.reports.0.send(Report { entry, ended });
+    crate::turns::changed();
 }
 
 /// Starts the attempt of a command on a thread of its own.
 pub fn start_command(shared: &Arc<Shared>, held: Held, spec: Arc<CommandSpec>) {
     let for_thread = Arc::clone(shared);
-    let spawned = std::thread::Builder::new()
-        .name("attempt".into())
-        .stack_size(STACK)
-        .spawn(move || run_command(&for_thread, held, &spec));
+    let spawned = crate::turns::spawn("attempt", STACK, move || run_command(&for_thread, held, &spec));
     if let Err(error) = spawned {
         log::error!("no thread for task {}: {error}", held.task);
         report(shared, held, starved("the host gives no further thread"));

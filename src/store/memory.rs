@@ -40,13 +40,14 @@ use crate::protocol::time::Timestamp;
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    behind: Arc<Mutex<Option<State>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl MemoryStore {
     /// An empty store whose database clock is the wall time of `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { state: Arc::new(Mutex::new(State::default())), clock }
+        Self { state: Arc::new(Mutex::new(State::default())), behind: Arc::default(), clock }
     }
 
     /// A copy of everything. Payloads are shared, so it is cheap.
@@ -64,12 +65,21 @@ impl MemoryStore {
         self.state.lock().identity = identity.to_owned();
     }
 
+    /// What plain reads see from now on: an older state, as on a replica that lags (Galera), or the present
+    /// one again. Writes always see the present.
+    pub fn lag(&self, behind: Option<State>) {
+        *self.behind.lock() = behind;
+    }
+
     /// Changes the state behind the store's back.
     pub fn edit<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock())
     }
 
     fn read<T>(&self, read: impl FnOnce(&State, Timestamp) -> T) -> T {
+        if let Some(behind) = &*self.behind.lock() {
+            return read(behind, self.clock.wall_now());
+        }
         read(&self.state.lock(), self.clock.wall_now())
     }
 

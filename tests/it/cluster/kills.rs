@@ -161,6 +161,24 @@ pub fn a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_
     a.stop();
 }
 
+/// Not with the next beat only, which is 10 s away with tolerant timing: an engine that froze before it would
+/// lose the task.
+pub fn a_task_that_continues_is_named_to_the_guard_at_its_start(rig: &Rig) {
+    let a = rig.engine("a").timing("tolerant").kind("on", "on_lease_loss = \"continue\"").start();
+    let proper = a.proper();
+    let beats = rig.life("a").beat;
+    let task = rig.add_to("on", "forever", &[]);
+    rig.wait_starts(task, 1, SOON);
+    wait_or(
+        SOON,
+        || a.log().lines().any(|l| l.contains("the engine says Continue([") && !l.contains("[]")),
+        || a.log(),
+    );
+    assert_eq!(rig.life("a").beat, beats, "no beat has named it");
+    signal(proper, Signal::SIGKILL);
+    a.wait(SOON);
+}
+
 /// With fewer than L frozen nobody is disturbed.
 pub fn an_engine_that_is_frozen_for_less_than_its_lease_goes_on(rig: &Rig) {
     use rekindle::clock::{Clock, SystemClock};

@@ -8,12 +8,15 @@ mod kills;
 mod late;
 mod lines;
 mod names;
+mod network;
 mod outages;
 mod places;
 mod poison;
 mod rig;
 mod server;
 mod stops;
+mod units;
+mod unknown;
 
 macro_rules! run_all {
     ($on:path: $($room:ident: $($case:ident)+;)+) => {
@@ -41,6 +44,7 @@ macro_rules! cases {
                 a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
                 an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies
                 an_operators_fence_waits_until_the_engine_has_stopped_everything
+                a_task_that_continues_is_named_to_the_guard_at_its_start
                 an_engine_that_is_frozen_for_less_than_its_lease_goes_on;
             late:
                 a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
@@ -62,8 +66,42 @@ macro_rules! cases {
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
                 two_engines_never_own_a_resource_at_once_and_keep_its_order;
+            units:
+                after_the_death_of_both_the_units_prover_kills_what_is_left_and_proves_it
+                outside_of_its_service_the_units_prover_refuses;
             poison:
                 a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
+        }
+    };
+}
+
+/// Cases in which a proxy stands before a server.
+macro_rules! network_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            network:
+                a_cut_that_is_shorter_than_the_lease_allows_disturbs_nothing
+                a_delay_below_q_disturbs_nothing
+                a_delay_above_q_ends_the_life_and_its_tasks_in_time
+                an_engine_in_a_black_hole_is_fenced_after_t_and_comes_back
+                an_engine_whose_requests_are_lost_is_fenced_after_t_and_comes_back
+                an_engine_whose_replies_are_lost_is_fenced_after_t_and_comes_back
+                an_engine_whose_bytes_arrive_too_late_is_fenced_after_t_and_comes_back
+                connections_that_are_reset_disturb_nothing
+                connections_that_break_inside_of_a_frame_disturb_nothing
+                flapping_networks_fence_nobody_whose_beats_arrive
+                an_engine_starts_by_its_second_url_and_changes_over
+                an_engine_starts_by_its_second_url_where_the_first_is_a_black_hole;
+            unknown:
+                a_claim_whose_answer_is_lost_runs_once
+                an_end_whose_answer_is_lost_is_written_once
+                a_failure_whose_answer_is_lost_uses_its_budget_once
+                beats_whose_answers_are_lost_are_sent_again
+                a_registration_whose_answer_is_lost_is_ended_by_the_next
+                a_task_that_continues_goes_over_although_the_answer_is_lost
+                a_fence_whose_answer_is_lost_is_finished_by_the_next_sweep
+                a_takeover_whose_answer_is_lost_is_charged_once;
         }
     };
 }
@@ -72,6 +110,9 @@ mod sqlite {
     cases!(super::rig::on_sqlite);
     run_all! {
         super::rig::on_sqlite:
+        units:
+            systemd_is_told_how_long_it_may_wait
+            the_shipped_unit_fits_the_default_timing;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
@@ -85,6 +126,7 @@ mod sqlite {
 
 mod postgres {
     cases!(super::rig::on_postgres);
+    network_cases!(super::rig::on_postgres);
     run_all! {
         super::rig::on_postgres:
         places:
