@@ -34,6 +34,7 @@ pub mod running;
 pub mod shared;
 pub mod stop;
 pub mod sweeper;
+pub mod tally;
 pub mod unit;
 pub mod unit_file;
 pub mod worker;

@@ -15,6 +15,7 @@ use super::options::EngineOptions;
 use super::running::Running;
 use super::shared::{Life, Phase, Shared};
 use super::stop::{Ending, Stop};
+use super::tally::Tally;
 use super::{dispatcher, finisher, guard_watch, host, over, sweeper, worker};
 use crate::clock::{Clock, SystemClock};
 use crate::config::place;
@@ -223,6 +224,7 @@ pub(crate) fn share(
         own_beats: unbounded(),
         wake: bounded(1),
         reports: unbounded(),
+        tally: Tally::default(),
         jobs: unbounded(),
         options,
     }

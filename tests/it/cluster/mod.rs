@@ -68,6 +68,7 @@ macro_rules! cases {
                 a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
                 an_engine_that_is_stopped_while_it_starts_exits_well
                 a_second_signal_hands_back_at_once
+                an_engine_that_ends_adds_what_it_did_to_the_hour
                 what_still_runs_at_the_deadline_of_a_drain_is_handed_back
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
