@@ -23,6 +23,7 @@ use super::options::EngineOptions;
 use super::pulse::Pulses;
 use super::running::{Entry, Running};
 use super::stop::{Ending, Stop};
+use super::tally::Tally;
 use super::unit::Unit;
 use super::unit_file::{self, UnitLife};
 use crate::clock::Clock;
@@ -81,6 +82,8 @@ pub struct Report {
     pub entry: Entry,
     /// How it ended.
     pub ended: Ended,
+    /// How long it ran.
+    pub ran: Option<Duration>,
 }
 
 /// See the module.
@@ -97,6 +100,8 @@ pub struct Shared {
     pub boot_id: String,
     /// What is claimed.
     pub running: Running,
+    /// What became of attempts, for the hourly numbers.
+    pub tally: Tally,
     /// Whether the loops turn.
     pub pulses: Pulses,
     /// The wish to end.
