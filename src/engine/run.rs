@@ -156,7 +156,7 @@ impl Engine {
     }
 }
 
-fn build(
+pub(super) fn build(
     store: Arc<dyn Store>,
     options: EngineOptions,
     role: Role,

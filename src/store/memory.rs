@@ -12,6 +12,7 @@ mod audit;
 mod claims;
 mod ends;
 mod engines;
+mod forget;
 mod people;
 mod state;
 mod takeover;

@@ -62,6 +62,10 @@ pub struct MetaEntry {
     pub raised_reason: Option<String>,
     /// The last search for orphans.
     pub orphan_scan_at: Timestamp,
+    /// When somebody last looked for resources to forget, or raised the epoch for it.
+    pub forget_at: Timestamp,
+    /// The epoch raised for it, while rows are left to forget.
+    pub forget_epoch: Option<Epoch>,
 }
 
 /// One life of an engine.
@@ -180,11 +184,13 @@ pub struct ResourceEntry {
     pub owner: Option<(TaskId, Incarnation)>,
     /// Its counter.
     pub token: Token,
+    /// When it was last claimed.
+    pub used_at: Timestamp,
 }
 
 impl Default for ResourceEntry {
     fn default() -> Self {
-        Self { owner: None, token: Token::ZERO }
+        Self { owner: None, token: Token::ZERO, used_at: Timestamp::from_us(0) }
     }
 }
 
@@ -199,6 +205,8 @@ impl Default for State {
             settled_epoch: one,
             raised_reason: None,
             orphan_scan_at: Timestamp::from_us(0),
+            forget_at: Timestamp::from_us(0),
+            forget_epoch: None,
         };
         Self {
             meta,

@@ -41,6 +41,8 @@ macro_rules! cases {
                 a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
                 the_same_with_the_process_tree
                 the_same_with_a_pid_namespace
+                the_same_with_a_control_group
+                in_a_pid_namespace_everything_dies_with_guard_and_engine
                 an_engine_whose_guard_is_killed_kills_its_tasks_and_dies
                 after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
                 a_frozen_engine_is_killed_by_its_guard_before_a_successor_starts
@@ -125,6 +127,8 @@ mod sqlite {
             a_state_directory_that_cannot_be_used_is_named
             what_is_kept_in_a_state_directory_must_be_what_it_should_be
             a_scratch_directory_that_cannot_be_used_is_named_before_the_first_task
+            a_network_file_system_is_refused_with_78
+            what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next
             a_file_that_is_replaced_raises_the_epoch_and_work_goes_on
             a_file_that_is_deleted_stops_the_work_with_a_clear_error;
     }

@@ -96,6 +96,54 @@ pub fn a_login_that_is_refused_exits_77_with_a_next_step(rig: &Rig) {
     }
 }
 
+/// FUSE stands for all of them: sshfs and its like look the same, and it is the one that a test can mount. No
+/// file system answers behind it; the kernel tells another user's type by itself.
+pub fn a_network_file_system_is_refused_with_78(rig: &Rig) {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let dir = rig.path("mount");
+    fs::create_dir(&dir).unwrap();
+    let device = match fs::File::options().read(true).write(true).open("/dev/fuse") {
+        Ok(device) => device,
+        Err(error) => return println!("skipped: /dev/fuse cannot be opened: {error}"),
+    };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&device);
+    let data = format!("fd={fd},rootmode=40000,user_id=65534,group_id=65534");
+    if let Err(error) = mount(Some("it"), &dir, Some("fuse"), MsFlags::empty(), Some(data.as_str())) {
+        return println!("skipped: FUSE cannot be mounted: {error}");
+    }
+    let engine = rig.engine("a").url(&format!("sqlite://{}", dir.join("rekindle.db").display())).launch();
+    let limit = rekindle::clock::Clock::lease_now(&rekindle::clock::SystemClock).after(SOON);
+    let is_late = || rekindle::clock::Clock::lease_now(&rekindle::clock::SystemClock) >= limit;
+    // Unmounted in any case, before anything can fail.
+    wait_or(SOON * 2, || engine.ended().is_some() || is_late(), || engine.log());
+    umount2(&dir, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(engine.ended(), Some(78), "{}", engine.log());
+    assert!(engine.log().contains("lies on a network file system (FUSE)"), "{}", engine.log());
+}
+
+/// Payloads and results of tasks may be secret, and a killed life cannot clear up behind itself.
+pub fn what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let task = rig.add("if first; then echo secret > \"$REKINDLE_DIR/left\"; forever; fi; ticks 1");
+    rig.wait_starts(task, 1, SOON);
+    let left = || -> Vec<_> {
+        let homes = fs::read_dir(rig.path("state-a").join("t")).into_iter().flatten().flatten();
+        let attempts = homes.flat_map(|home| fs::read_dir(home.path()).into_iter().flatten().flatten());
+        attempts.map(|attempt| attempt.path().join("left")).filter(|file| file.exists()).collect()
+    };
+    wait_or(SOON, || left().len() == 1, || a.log());
+    let proper = a.proper();
+    a.signal(Signal::SIGKILL);
+    super::rig::signal(proper, Signal::SIGKILL);
+    a.wait(SOON);
+    wait_or(SOON, || rig.task_processes(task).is_empty(), || "the task lives on".into());
+    assert_eq!(left().len(), 1, "nobody was left to clear it");
+    let next = rig.engine("a").start();
+    rig.wait_state(task, TaskState::Done, SOON);
+    assert_eq!(left(), Vec::<std::path::PathBuf>::new());
+    next.stop();
+}
+
 pub fn a_schema_that_is_newer_is_refused_with_78(rig: &Rig) {
     rig.sql("INSERT INTO __diesel_schema_migrations (version, run_on) VALUES ('20990101000000', CURRENT_TIMESTAMP)");
     let engine = rig.engine("a").launch();
