@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -109,7 +109,12 @@ impl Engine {
         let heartbeat = std::thread::Builder::new()
             .name("heartbeat".into())
             .stack_size(STACK)
-            .spawn(move || beat_loop(&for_beat))
+            .spawn(move || {
+                let result = beat_loop(&for_beat);
+                for_beat.heartbeat_over.store(true, Ordering::Release);
+                for_beat.stop.nudge();
+                result
+            })
             .map_err(|e| EngineError::Host("start the heartbeat", e))?;
         Ok(Self { shared, heartbeat: Some(heartbeat), loops, last })
     }
@@ -165,16 +170,20 @@ impl Engine {
     /// True if the heartbeat ended by itself.
     fn until_asked(&self) -> bool {
         loop {
-            if self.shared.stop.wait(Ending::Finish, self.shared.look_again()) {
+            let seen = self.shared.stop.nudges();
+            if self.shared.stop.ending() >= Ending::Finish {
                 return false;
             }
-            if self.heartbeat.as_ref().is_none_or(JoinHandle::is_finished) {
+            // The flag comes with a nudge; a panic sets none.
+            let is_over = self.shared.heartbeat_over.load(Ordering::Acquire);
+            if is_over || self.heartbeat.as_ref().is_none_or(JoinHandle::is_finished) {
                 return true;
             }
             if is_told_to_stop(&self.shared) {
                 log::info!("operators want this engine to stop");
                 self.shared.stop.ask(Ending::Finish);
             }
+            self.shared.stop.wait_nudged(Ending::Finish, self.shared.look_again(), seen);
         }
     }
 
@@ -290,6 +299,7 @@ pub(super) fn build(
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
         unit: super::unit::Unit::default(),
+        heartbeat_over: AtomicBool::new(false),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
         known_epoch: Mutex::new(known),
@@ -350,19 +360,23 @@ fn finish_loop(shared: &Arc<Shared>) {
 fn beat_loop(shared: &Arc<Shared>) -> Result<(), LifeError> {
     let mut heartbeat = Heartbeat::new(Arc::clone(shared));
     loop {
+        let seen = shared.stop.nudges();
         match heartbeat.step()? {
             Step::Ended => return Ok(()),
             Step::Next(due) => {
                 let wait = due.since(shared.clock.lease_now());
-                // In short pieces: a life that ends (or a stop) wants the next step sooner.
+                // A life that ends (or a stop) wants the next step sooner; it nudges.
                 let phase = shared.life().phase;
                 let piece = if phase == Phase::Live { wait.min(shared.look_again()) } else { wait };
-                let mut left = wait;
-                while !left.is_zero() && !shared.stop.wait(Ending::All, piece.min(left)) {
+                let (mut left, mut seen) = (wait, seen);
+                while !left.is_zero() && !shared.stop.wait_nudged(Ending::All, piece.min(left), seen) {
+                    let now_seen = shared.stop.nudges();
                     left = due.since(shared.clock.lease_now());
-                    if shared.life().phase != phase {
+                    // A change that came before the phase was read does not show in it.
+                    if shared.life().phase != phase || (now_seen != seen && phase != Phase::Live) {
                         break;
                     }
+                    seen = now_seen;
                 }
             }
         }
