@@ -9,9 +9,9 @@ use super::waiting::Patience;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::{age, one_line, shorten, took};
-use crate::cli::output::{self, List, Table};
+use crate::cli::output::{self, DRY, List, Table, plural};
 use crate::cli::session::{Access, Session};
-use crate::cli::{Format, GlobalFlags, load_config, who};
+use crate::cli::{Format, GlobalFlags, consent, load_config, who};
 use crate::clock::{Clock, SystemClock};
 use crate::health::view::newest_lives;
 use crate::protocol::engine::{EngineState, Mode, Wanted};
@@ -32,6 +32,9 @@ pub struct Names {
     /// All engines that are alive
     #[arg(long, conflicts_with_all = ["names", "is_self"])]
     pub all: bool,
+    /// Only say what would be asked
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }
 
 /// What is wanted.
@@ -65,6 +68,17 @@ pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliEr
     let (_, rows) = session.read("listing engines", |store| store.engines())?;
     let newest = newest_lives(&rows);
     let wanted_names = chosen(names, &newest, &loaded.config.engine.name)?;
+    consent::expected(flags, wanted_names.len(), "engine")?;
+    if names.dry_run {
+        return tell(&foreseen(&wanted_names, &newest), wish, flags, true).map(|()| Exit::Ok);
+    }
+    if names.all && wish.wanted == Wanted::Stop && !wanted_names.is_empty() {
+        let what =
+            format!("stop all {}: each has to be started again on its host", plural(wanted_names.len(), "engine"));
+        consent::severe(flags, &what, session.cluster())?;
+    }
+    let verb = if wish.wanted == Wanted::Run { "resume" } else { wish.wanted.word() };
+    let mut change = who::change(&format!("engine {verb}"), flags);
     let mut asked = Vec::new();
     for name in wanted_names {
         let message = Wish4Engine {
@@ -75,13 +89,16 @@ pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliEr
             deadline: wish.deadline,
             lasts: wish.lasts,
         };
-        let before = session.write("telling engines what is wanted", move |store| store.set_wanted(&message))?;
+        let mine = change.clone();
+        change = change.next();
+        let told = session.write("telling engines what is wanted", move |store| store.set_wanted_as(&message, &mine));
+        let before = told?;
         let before =
             before.ok_or_else(|| CliError::no_engine(name.as_str(), newest.iter().map(|row| row.name.as_str())))?;
         let row = newest.iter().find(|row| row.name == name).map(|row| (*row).clone());
         asked.push(Asked { name, before, row });
     }
-    tell(&asked, wish, flags)?;
+    tell(&asked, wish, flags, false)?;
     if wish.wait { watch(&session, &asked, wish, flags) } else { Ok(Exit::Ok) }
 }
 
@@ -100,7 +117,17 @@ fn chosen(names: &Names, newest: &[&EngineRow], own: &EngineName) -> Result<Vec<
     }
 }
 
-fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<(), CliError> {
+/// What the real run would tell, from what is wanted now.
+fn foreseen(names: &[EngineName], newest: &[&EngineRow]) -> Vec<Asked> {
+    let asked = |name: &EngineName| {
+        let row = newest.iter().find(|row| row.name == *name).map(|row| (*row).clone());
+        let before = row.as_ref().map_or(Wanted::Run, |row| row.wanted.wanted);
+        Asked { name: name.clone(), before, row }
+    };
+    names.iter().map(asked).collect()
+}
+
+fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags, is_dry: bool) -> Result<(), CliError> {
     let item = |one: &Asked| {
         json!({
             "engine": one.name,
@@ -112,22 +139,22 @@ fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<(), CliError
             "effective_within_s": one.row.as_ref().map(|row| crate::cli::human::seconds(within(row))),
         })
     };
-    if flags.output == Format::Table {
-        return asked.iter().try_for_each(|one| flags.say(&words(one, wish)));
+    if flags.output.is_for_people() {
+        let dry = |text: String| if is_dry { text.replace('\n', &format!("{DRY}\n")) } else { text };
+        return asked.iter().try_for_each(|one| flags.say(&dry(words(one, wish))));
     }
     // While waiting, the list comes at the end.
-    if wish.wait && flags.output != Format::Name {
+    if wish.wait && !is_dry && flags.output != Format::Name {
         return Ok(());
     }
-    List {
-        schema: "rekindle.engine-wish/1",
-        now: SystemClock.wall_now(),
+    let list = List {
         items: asked.iter().map(item).collect(),
         names: asked.iter().map(|one| one.name.to_string()).collect(),
         table: Table::new(&[""]),
         footer: None,
-    }
-    .print(flags)
+        ..List::new("rekindle.engine-wish/1", SystemClock.wall_now())
+    };
+    if is_dry { list.dry_run() } else { list }.print(flags)
 }
 
 /// The next heartbeat comes at the latest after this: 1.1 h, and it may take q.
@@ -162,7 +189,7 @@ fn words(one: &Asked, wish: Wish) -> String {
 fn watch(session: &Session, asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let mut patience = Patience::new(flags.timeout);
     let mut told: Vec<Option<String>> = vec![None; asked.len()];
-    let tells = flags.output == Format::Table;
+    let tells = flags.output.is_for_people();
     loop {
         let answer = session.try_read("watching engines", |store| store.engines())?;
         if let Some((_, rows)) = patience.bear(session, answer)? {
@@ -226,8 +253,8 @@ fn running(session: &Session, name: &EngineName) -> String {
 }
 
 fn finished(asked: &[Asked], wish: Wish, flags: &GlobalFlags, waited: Duration) -> Result<Exit, CliError> {
-    if flags.output != Format::Table {
-        tell(asked, Wish { wait: false, ..wish }, flags)?;
+    if !flags.output.is_for_people() {
+        tell(asked, Wish { wait: false, ..wish }, flags, false)?;
     } else if wish.wanted == Wanted::Drain {
         let names: Vec<&str> = asked.iter().map(|one| one.name.as_str()).collect();
         flags.say(&format!("next: work on the host, then   rekindle engine resume {}\n", names.join(" ")))?;
