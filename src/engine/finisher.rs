@@ -178,7 +178,9 @@ impl Finisher {
                 self.failed += 1;
                 self.read_back(pending);
             }
-            Err(error) if error.is_transient() || matches!(error, StoreError::Refused(_)) => {
+            Err(error)
+                if error.is_transient() || matches!(error, StoreError::Refused(_) | StoreError::Denied { .. }) =>
+            {
                 log::warn!("could not write {} ends of attempts yet: {}", batch.len(), error.chain());
                 self.failed += 1;
                 self.pending.extend(pending);

@@ -18,6 +18,7 @@ use super::stop::{Ending, Stop};
 use super::tally::Tally;
 use super::{dispatcher, finisher, guard_watch, host, over, sweeper, worker};
 use crate::clock::{Clock, SystemClock};
+use crate::config::place;
 use crate::guard::{GuardLink, GuardTalk};
 use crate::handlers::{CommandOptions, CommandRunner, Commands, Identity, Mode, Spawner, SpawnerOptions};
 use crate::protocol::engine::Wanted;
@@ -156,7 +157,7 @@ impl Engine {
     }
 }
 
-fn build(
+pub(super) fn build(
     store: Arc<dyn Store>,
     options: EngineOptions,
     role: Role,
@@ -250,7 +251,11 @@ fn commands(
     {
         log::warn!("could not clear {}: {error}", scratch.display());
     }
-    std::fs::create_dir_all(&scratch).map_err(|e| EngineError::Host("make the scratch directory", e))?;
+    // Found out now, with a clear word: else every task would fail here, one after the other.
+    std::fs::create_dir_all(&scratch).and_then(|()| place::try_out(&scratch)).map_err(|e| {
+        let text = format!("{}: {e}", scratch.display());
+        EngineError::Host("use the scratch directory", std::io::Error::new(e.kind(), text))
+    })?;
     let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
     let command_options = CommandOptions { scratch, identity };
     Ok(Some(CommandRunner::new(Arc::new(spawner), command_options)))

@@ -12,6 +12,7 @@ mod audit;
 mod claims;
 mod ends;
 mod engines;
+mod forget;
 mod people;
 mod state;
 mod takeover;
@@ -113,8 +114,8 @@ impl Store for MemoryStore {
     fn meta(&self) -> StoreResult<Meta> {
         Ok(self.read(State::meta))
     }
-    fn raise_epoch(&self, from: Epoch, at_least: Epoch, _: &str) -> StoreResult<bool> {
-        Ok(self.write(|s, _| s.raise_epoch(from, at_least)))
+    fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
+        Ok(self.write(|s, _| s.raise_epoch(from, at_least, reason)))
     }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
         Ok(self.write(|s, _| s.settle_epoch(epoch)))
@@ -242,10 +243,10 @@ impl Store for MemoryStore {
             Ok(gone)
         })
     }
-    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, _: &str, change: &Change) -> StoreResult<bool> {
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
         self.write(|s, now| {
             s.must_be_new(change)?;
-            let is_raised = s.raise_epoch(from, at_least);
+            let is_raised = s.raise_epoch(from, at_least, reason);
             s.record(change, is_raised.then(|| Affected::epoch(from, at_least)), now);
             Ok(is_raised)
         })

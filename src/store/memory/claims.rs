@@ -127,7 +127,7 @@ impl State {
         (task.policy, task.attempt, task.claimed_at, task.ended_at) = (c.policy, task.attempt + 1, Some(now), None);
         for name in &task.resources {
             let resource = self.resources.entry(name.clone()).or_default();
-            (resource.owner, resource.token) = (Some((id, c.incarnation)), task.token);
+            (resource.owner, resource.token, resource.used_at) = (Some((id, c.incarnation)), task.token, now);
         }
         Some(Claimed {
             held: Held { task: id, token: task.token, nonce: c.nonce },

@@ -105,11 +105,14 @@ impl State {
             self.attempts.remove(id);
             self.outputs.retain(|(task, _), _| task != id);
         }
-        let audit = self.purge_audit(retention, now);
-        match retention.engines {
-            Keep::For(span) => audit + old.len() + self.forget_engines(span, &[], false, now).len(),
-            Keep::Forever => audit + old.len(),
+        let mut count = old.len() + self.purge_audit(retention, now);
+        if let Keep::For(span) = retention.engines {
+            count += self.forget_engines(span, &[], false, now).len();
         }
+        if let Keep::For(span) = retention.resources {
+            count += self.forget(span, limit, now);
+        }
+        count
     }
 
     fn find(&self, id: TaskId) -> Option<&TaskEntry> {

@@ -10,6 +10,7 @@ pub mod ends;
 pub mod engine_rows;
 pub mod engines;
 pub mod finish;
+pub mod forget;
 pub mod history;
 pub mod hours;
 pub mod lines;

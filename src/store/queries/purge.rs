@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::engine_rows::forget_engines;
+use super::forget::forget as forget_resources;
 use super::hours::forget;
 use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
@@ -41,6 +42,9 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
     }
     if let Keep::For(span) = retention.engines {
         deleted += forget_engines(db, span, &[], false)?.len();
+    }
+    if let Keep::For(span) = retention.resources {
+        deleted += forget_resources(db, span, limit)?;
     }
     Ok(deleted)
 }

@@ -195,7 +195,7 @@ pub struct Engine {
     pub name: String,
     /// Process id of its guard.
     pub guard: i32,
-    log: PathBuf,
+    pub log: PathBuf,
     child: RefCell<Child>,
 }
 

@@ -4,6 +4,7 @@
 
 mod chaos;
 mod engine;
+mod epochs;
 mod kills;
 mod late;
 mod lines;
@@ -32,12 +33,16 @@ macro_rules! cases {
     ($on:path) => {
         run_all! {
             $on:
+            epochs:
+                an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
             chaos:
                 no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
             kills:
                 a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
                 the_same_with_the_process_tree
                 the_same_with_a_pid_namespace
+                the_same_with_a_control_group
+                in_a_pid_namespace_everything_dies_with_guard_and_engine
                 an_engine_whose_guard_is_killed_kills_its_tasks_and_dies
                 after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
                 a_frozen_engine_is_killed_by_its_guard_before_a_successor_starts
@@ -54,6 +59,7 @@ macro_rules! cases {
                 after_the_death_of_both_the_same_state_directory_registers_at_once;
             places:
                 a_schema_that_is_newer_is_refused_with_78
+                an_engine_of_another_cluster_is_refused_with_78
                 a_schema_that_becomes_newer_later_does_not_stop_who_works
                 engines_that_start_together_set_an_empty_database_up
                 what_is_no_database_is_refused_with_78;
@@ -119,7 +125,11 @@ mod sqlite {
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
         places:
-            a_state_directory_that_cannot_be_written_is_named
+            a_state_directory_that_cannot_be_used_is_named
+            what_is_kept_in_a_state_directory_must_be_what_it_should_be
+            a_scratch_directory_that_cannot_be_used_is_named_before_the_first_task
+            a_network_file_system_is_refused_with_78
+            what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next
             a_file_that_is_replaced_raises_the_epoch_and_work_goes_on
             a_file_that_is_deleted_stops_the_work_with_a_clear_error;
     }
@@ -131,6 +141,7 @@ mod postgres {
     run_all! {
         super::rig::on_postgres:
         places:
+            a_login_that_is_refused_exits_77_with_a_next_step
             an_engine_waits_for_a_server_that_is_not_there_yet;
         outages:
             connections_that_are_ended_disturb_nothing;

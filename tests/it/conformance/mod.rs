@@ -6,6 +6,7 @@ mod claims;
 mod engines;
 mod fences;
 mod finishes;
+mod forgetting;
 mod lines;
 mod model;
 mod races;
@@ -73,6 +74,10 @@ macro_rules! store_cases {
                 an_engine_is_closed_only_when_it_owns_nothing
                 the_search_for_orphans_is_given_to_one_caller
                 a_claim_that_commits_after_its_engine_was_closed_is_found;
+            forgetting:
+                a_resource_that_was_forgotten_and_made_again_has_a_larger_token
+                a_few_idle_resources_are_not_worth_an_epoch
+                nothing_is_forgotten_while_an_epoch_is_being_settled;
             takeover:
                 tasks_of_a_live_engine_are_left_alone
                 orphans_become_ready_in_their_old_place_with_a_raised_token

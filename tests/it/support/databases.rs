@@ -169,16 +169,17 @@ impl Rig {
     }
 }
 
-const TIMES: [(&str, &str); 9] = [
+const TIMES: [(&str, &str); 10] = [
     ("engine", "last_beat_at ended_at"),
     ("engine_info", "registered_at ended_at"),
     ("engine_wish", "set_at until_at deadline_at"),
     ("task", "due_at created_at claimed_at ended_at"),
     ("task_archive", "created_at claimed_at ended_at"),
     ("attempt", "started_at ended_at"),
-    ("meta", "orphan_scan_at"),
     ("history", "made_at until_at"),
     ("hour", "starts_at"),
+    ("meta", "orphan_scan_at forget_at"),
+    ("resource", "used_at"),
 ];
 
 impl Place {
