@@ -97,6 +97,8 @@ pub trait Store: Send + Sync {
     fn task(&self, task: TaskId) -> StoreResult<Option<(TaskRow, Vec<u8>)>>;
     /// Tasks for people, newest first.
     fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)>;
+    /// Which tasks fit, newest first, without reading more of them than is needed to act on them.
+    fn select(&self, filter: &TaskFilter) -> StoreResult<Vec<Selected>>;
     /// States of many tasks at once, for waiting. Unknown numbers are left out.
     fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>>;
     /// All attempts that are kept, in order.

@@ -243,12 +243,11 @@ fn print(lines: &[Line], flags: &GlobalFlags) -> Result<(), CliError> {
     let fix = |line: &Line| line.fix.as_deref().map(|fix| flags.command(fix));
     let item = |line: &Line| json!({"verdict": line.verdict.word(), "subject": line.subject, "text": line.text, "fix": fix(line)});
     List {
-        schema: "rekindle.doctor/1",
-        now: SystemClock.wall_now(),
         items: lines.iter().map(item).collect(),
         names: lines.iter().filter(|line| line.verdict != Verdict::Ok).map(|line| line.subject.to_owned()).collect(),
         table,
         footer: None,
+        ..List::new("rekindle.doctor/1", SystemClock.wall_now())
     }
     .print(flags)
 }
