@@ -4,6 +4,7 @@
 //! locks, then locked in that order and checked again.
 
 pub mod beat;
+pub mod change;
 pub mod claim;
 pub mod ends;
 pub mod engine_rows;
