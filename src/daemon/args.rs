@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::config::{Host, LoadOptions, Override};
+use crate::health::words::{place_flags, shell_word};
 
 const EXAMPLES: &str = "Examples:
   rekindle-engine                                   the configuration decides
@@ -14,8 +15,8 @@ Signals: TERM or INT stop (finish what runs, at most engine.stop_deadline, then 
 one or QUIT hand back at once, USR1 writes the engine's state to the log.
 
 Exit codes: 0 stopped, 1 died (start it again), 2 wrong usage, 3 refused (a live engine has this name,
-or another one has this state directory), 69 database unreachable, 77 no permission, 78 configuration
-or schema wrong.";
+or another one has this state directory), 69 database unreachable, 75 something that is left does not
+die, 77 no permission, 78 configuration or schema wrong.";
 
 /// The rekindle engine: beats, runs tasks, and finishes those of dead peers. One per host.
 #[derive(Debug, Parser)]
@@ -42,6 +43,9 @@ pub struct Args {
     /// Timing profile: fast, balanced or tolerant [default: balanced]
     #[arg(long, value_name = "PROFILE")]
     timing: Option<String>,
+    /// For ExecStopPost of the systemd unit: once nothing of the unit runs any more, proves its engine dead
+    #[arg(long, conflicts_with_all = ["engine_proper", "prove"])]
+    pub prove_stopped: bool,
     #[arg(long, hide = true)]
     engine_proper: bool,
     /// Incarnation and proof.
@@ -58,10 +62,18 @@ impl Args {
     /// Who speaks, for the log.
     pub fn role_word(&self) -> &'static str {
         match (&self.prove, self.engine_proper) {
+            _ if self.prove_stopped => "prover",
             (Some(_), _) => "prover",
             (None, true) => "engine",
             (None, false) => "guard",
         }
+    }
+
+    /// For what a person types next.
+    pub fn hints(&self) -> super::Hints {
+        let config = self.config.as_ref().map(|path| format!("-c {}", shell_word(&path.display().to_string())));
+        let file = self.database_url_file.as_ref().map(|path| format!("--database-url-file {}", shell_word(path)));
+        super::Hints(place_flags(config, self.database_url.as_deref(), file))
     }
 
     /// Flags as overrides of the configuration.

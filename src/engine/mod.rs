@@ -16,7 +16,10 @@
 //! No loop calls the database itself; each has a [`lane`] that it can abandon. A heartbeat is sent only
 //! while the loops turn ([`pulse`]).
 
+#[cfg(test)]
+mod brake_tests;
 pub mod dispatcher;
+pub mod ending;
 pub mod epoch_file;
 pub mod finisher;
 pub mod guard_watch;
@@ -31,6 +34,9 @@ pub mod running;
 pub mod shared;
 pub mod stop;
 pub mod sweeper;
+pub mod tally;
+pub mod unit;
+pub mod unit_file;
 pub mod worker;
 
 pub use options::{EngineOptions, Kind, Work};

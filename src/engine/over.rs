@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use super::shared::{Life, Phase, Shared};
 use super::stop::Ending;
-use crate::handlers::StopKind;
+use crate::guard::GuardTalk;
+use crate::handlers::{StopKind, TellContinuing};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::lease::LeasePhase;
 use crate::protocol::task::OnLeaseLoss;
@@ -40,7 +41,7 @@ pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
         life.phase = Phase::Over;
     }
     if let Some(commands) = &shared.commands {
-        commands.spawner().close_gate();
+        commands.gate().close();
     }
     let now = shared.clock.lease_now();
     let kill_at = match why {
@@ -77,7 +78,7 @@ pub fn is_clear(shared: &Shared) -> bool {
 
 /// Says "all clear" to the guard. Only when [`is_clear`].
 fn say_all_clear(shared: &Shared) {
-    let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.spawner().gate().continuing());
+    let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.gate().continuing());
     if let Some(guard) = &shared.guard
         && let Err(error) = guard.all_clear(&pids)
     {
@@ -86,11 +87,21 @@ fn say_all_clear(shared: &Shared) {
     log::info!("all clear: nothing of this life runs any more{}", spared(pids.len()));
 }
 
-/// Names the running `continue` tasks to the guard.
+/// Names the running `continue` tasks to the guard, with each beat.
 pub fn tell_continuing(shared: &Shared) {
     let (Some(guard), Some(commands)) = (&shared.guard, &shared.commands) else { return };
-    let pids = commands.spawner().gate().continuing();
-    if let Err(error) = guard.continuing(&pids) {
+    commands.gate().tell_continuing(|pids| name_to(&**guard, pids));
+}
+
+/// What the spawner tells the guard each time a `continue` task starts. That one has ended is told with the
+/// next beat: the guard forgets the dead by itself.
+pub fn naming(guard: &Arc<dyn GuardTalk>) -> TellContinuing {
+    let guard = Arc::clone(guard);
+    Arc::new(move |pids| name_to(&*guard, pids))
+}
+
+fn name_to(guard: &dyn GuardTalk, pids: &[i32]) {
+    if let Err(error) = guard.continuing(pids) {
         log::error!("could not name the continuing tasks to the guard: {error}");
     }
 }
@@ -101,8 +112,7 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
     let now = shared.clock.lease_now();
     match life.phase {
         Phase::Out | Phase::Registered | Phase::Clear => {
-            // The watchdog is for an engine that hangs, not for a database that is away.
-            super::host::feed_watchdog();
+            shared.unit.without_lease(shared);
             Duration::from_millis(50)
         }
         Phase::Live => {
@@ -134,7 +144,7 @@ fn clear_up(shared: &Shared, life: &Life) -> bool {
     let handler_runs = shared.running.count(|entry| !entry.takes_slot && entry.control.is_some()) > 0;
     if handler_runs && life.lease.phase(shared.clock.lease_now()) >= LeasePhase::Guard {
         log::error!("a handler still runs after L + K/2: the process aborts, because a thread cannot be killed");
-        std::process::abort();
+        crate::turns::abort("a handler does not end");
     }
     false
 }

@@ -23,9 +23,12 @@ use super::options::EngineOptions;
 use super::pulse::Pulses;
 use super::running::{Entry, Running};
 use super::stop::{Ending, Stop};
+use super::tally::Tally;
+use super::unit::Unit;
+use super::unit_file::{self, UnitLife};
 use crate::clock::Clock;
-use crate::guard::GuardLink;
-use crate::handlers::{CommandRunner, Ended};
+use crate::guard::GuardTalk;
+use crate::handlers::{Commands, Ended};
 use crate::protocol::engine::{Mode, Wanted, mode};
 use crate::protocol::ids::{Epoch, Incarnation};
 use crate::protocol::lease::{Lease, LeasePhase};
@@ -79,6 +82,8 @@ pub struct Report {
     pub entry: Entry,
     /// How it ended.
     pub ended: Ended,
+    /// How long it ran.
+    pub ran: Option<Duration>,
 }
 
 /// See the module.
@@ -91,8 +96,12 @@ pub struct Shared {
     pub options: EngineOptions,
     /// Host name, for the row and for tasks that are barred from a host.
     pub host: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
     /// What is claimed.
     pub running: Running,
+    /// What became of attempts, for the hourly numbers.
+    pub tally: Tally,
     /// Whether the loops turn.
     pub pulses: Pulses,
     /// The wish to end.
@@ -100,15 +109,17 @@ pub struct Shared {
     /// Database calls that hang.
     pub abandoned: Arc<AtomicUsize>,
     /// Runs commands; `None` where no kind is a command.
-    pub commands: Option<CommandRunner>,
+    pub commands: Option<Arc<dyn Commands>>,
     /// The guard; `None` without one.
-    pub guard: Option<GuardLink>,
+    pub guard: Option<Arc<dyn GuardTalk>>,
     /// Something may be owned in the database that this engine does not know of.
     pub reconcile: AtomicBool,
     /// The epoch under which a heartbeat counter went back: in doubt until a larger one is seen.
     pub doubted: Mutex<Option<Epoch>>,
     /// The life before this one, as long as the database does not know that it ended.
     pub former: Mutex<Option<Incarnation>>,
+    /// What systemd is told.
+    pub unit: Unit,
     /// An epoch is being raised.
     pub raising: AtomicBool,
     /// The largest epoch ever seen, in memory and in the state file.
@@ -168,6 +179,35 @@ impl Shared {
     pub fn wake_dispatcher(&self) {
         // Full means that it is awake already.
         let _ = self.wake.0.try_send(());
+        crate::turns::changed();
+    }
+
+    /// Names an incarnation to those who would have to prove its death, before its row can exist.
+    pub fn about_to_register(&self, incarnation: Incarnation) {
+        if let Some(guard) = &self.guard
+            && let Err(error) = guard.registered(incarnation)
+        {
+            log::error!("could not tell the guard who this is: {error}");
+        }
+        let (Some(dir), Some(invocation)) = (&self.options.state_dir, unit_file::invocation()) else { return };
+        let incarnations = self.former.lock().iter().copied().chain([incarnation]).collect();
+        if let Err(error) = unit_file::write(dir, &UnitLife { invocation, incarnations }) {
+            log::warn!("could not write down this life for the unit's prover: {error}");
+        }
+    }
+
+    /// The life has said goodbye to the database.
+    pub fn nothing_to_prove(&self) {
+        if let Some(guard) = &self.guard
+            && let Err(error) = guard.goodbye(0)
+        {
+            log::error!("could not say goodbye to the guard: {error}");
+        }
+        if let Some(dir) = &self.options.state_dir
+            && let Err(error) = unit_file::remove(dir)
+        {
+            log::warn!("could not forget the life that has ended: {error}");
+        }
     }
 
     /// Remembers the largest epoch.

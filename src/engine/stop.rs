@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::turns;
+
 /// How far the end has come; it only goes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ending {
@@ -39,6 +41,7 @@ impl Stop {
         if ending > *now {
             *now = ending;
             self.changed.notify_all();
+            turns::changed();
         }
     }
 
@@ -54,6 +57,9 @@ impl Stop {
 
     /// Waits for `span`, or until the ending comes to `until`. True if it did.
     pub fn wait(&self, until: Ending, span: Duration) -> bool {
+        if let Some(has_come) = turns::wait_until(span, || self.ending() >= until) {
+            return has_come;
+        }
         let mut now = self.ending.lock();
         if *now < until {
             self.changed.wait_while_for(&mut now, |ending| *ending < until, span);

@@ -50,7 +50,7 @@
 //!   `continue` task, so that is killed with the rest.
 //! * *Guard killed*: the engine sees the link closed, kills its tasks and dies. No proof; T passes.
 //! * *Guard frozen*: no ticks; at L the engine does the same. Terminals cannot stop it (Ctrl-Z is blocked).
-//! * *Both killed or frozen at once*: covered by systemd (its watchdog and `ExecStopPost`), by a PID
+//! * *Both killed or frozen at once*: covered by systemd (its watchdog and `ExecStopPost`, see `unit.rs`), by a PID
 //!   namespace when killed; else escaped processes live until the next start with the same state
 //!   directory, which kills them (`leftovers.rs`).
 //! * *Prover fails or hangs*: logged; T passes.
@@ -92,16 +92,22 @@ mod probe;
 mod proof;
 mod spawn;
 pub mod tree;
+mod unit;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use heard::Heard;
 pub use kill::{KillReport, Root, kill_below, kill_strays, kill_tree};
 pub use leftovers::{
-    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, inherited_state_dir, kill_marked, take_state_dir,
+    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, check_id, inherited_state_dir, kill_marked, take_state_dir,
 };
-pub use link::{GUARD_FD_ENV, GuardLink, GuardState, PIDS_MAX};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use link::Notice;
+pub use link::{GUARD_FD_ENV, GuardLink, GuardState, GuardTalk, PIDS_MAX};
 pub use means::{Means, MeansChoice};
 pub use probe::available_means;
+pub use unit::{UnitError, clear_own_unit};
 pub use watch::{GuardOptions, run};

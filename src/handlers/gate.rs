@@ -71,6 +71,10 @@ impl Inside {
     pub fn forget(&mut self, pid: i32) {
         self.mains.remove(&pid);
     }
+    /// Those that run on without a lease.
+    pub fn continuing(&self) -> Vec<i32> {
+        self.mains.iter().filter(|(_, dies)| **dies == Dies::Alone).map(|(pid, _)| *pid).collect()
+    }
     /// Whether this child is known.
     pub fn knows(&self, pid: i32) -> bool {
         self.mains.contains_key(&pid)
@@ -116,8 +120,13 @@ impl Gate {
     /// Those that run on without a lease, to be named to the guard with "all clear". Exact only while
     /// nothing can be spawned: behind a closed gate or after the lease.
     pub fn continuing(&self) -> Vec<i32> {
-        let inside = self.0.lock();
-        inside.mains.iter().filter(|(_, dies)| **dies == Dies::Alone).map(|(pid, _)| *pid).collect()
+        self.0.lock().continuing()
+    }
+
+    /// Names those that run on without a lease, under the lock: no list can arrive behind a newer one, which
+    /// a start names under the same lock. `tell` must not block.
+    pub fn tell_continuing(&self, tell: impl FnOnce(&[i32])) {
+        tell(&self.0.lock().continuing());
     }
 
     /// The lock itself, to spare a child that this process starts by other means (a prover) from the

@@ -19,7 +19,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use super::child::{Image, SpawnRequest};
-use super::gate::{Gate, Lease, Refusal};
+use super::gate::{Dies, Gate, Lease, Refusal};
 use super::reaper::Strays;
 use crate::clock::Clock;
 
@@ -57,7 +57,13 @@ pub struct SpawnerOptions {
     pub mode: Mode,
     /// Reads lease time.
     pub clock: Arc<dyn Clock>,
+    /// Is told all tasks that run on without a lease each time one more starts: the guard, which would kill
+    /// one that it does not know with a frozen engine. Called under the gate's lock, so it must not block.
+    pub tell_continuing: Option<TellContinuing>,
 }
+
+/// See [`SpawnerOptions::tell_continuing`].
+pub type TellContinuing = Arc<dyn Fn(&[i32]) + Send + Sync>;
 
 /// A process that was forked. It is unreaped as long as its supervisor has not reaped it, so its
 /// number cannot be given to another.
@@ -92,10 +98,11 @@ impl Spawner {
         let gate = Arc::new(Gate::default());
         // Unbuffered would do: a caller waits for its answer in any case.
         let (orders, inbox) = bounded::<Order>(64);
-        let (thread_gate, clock) = (Arc::clone(&gate), Arc::clone(&options.clock));
+        let thread_gate = Arc::clone(&gate);
+        let for_thread = options.clone();
         let thread = std::thread::Builder::new()
             .name("spawner".to_owned())
-            .spawn(move || serve(&inbox, &thread_gate, &*clock))?;
+            .spawn(move || serve(&inbox, &thread_gate, &for_thread))?;
         let strays = Strays::new(Arc::clone(&gate), options.mode, Arc::clone(&options.clock));
         Ok(Self { gate, strays, clock: options.clock, orders: Some(orders), thread: Some(thread) })
     }
@@ -146,7 +153,7 @@ impl Drop for Spawner {
     }
 }
 
-fn serve(inbox: &Receiver<Order>, gate: &Gate, clock: &dyn Clock) {
+fn serve(inbox: &Receiver<Order>, gate: &Gate, options: &SpawnerOptions) {
     // Every signal is blocked here, and so in each child until its handlers are gone. Otherwise a
     // SIGTERM to a task that was just forked would run the engine's handler in the child and, through
     // the shared pipe of that handler, stop the engine.
@@ -155,7 +162,7 @@ fn serve(inbox: &Receiver<Order>, gate: &Gate, clock: &dyn Clock) {
         return;
     }
     for Order { request, reply } in inbox {
-        let outcome = fork(&request, gate, clock);
+        let outcome = fork(&request, gate, options);
         // The child's ends must be closed here before the supervisor can wait for their end.
         drop(request);
         if reply.send(outcome).is_err() {
@@ -164,11 +171,11 @@ fn serve(inbox: &Receiver<Order>, gate: &Gate, clock: &dyn Clock) {
     }
 }
 
-fn fork(request: &SpawnRequest, gate: &Gate, clock: &dyn Clock) -> Result<Running, SpawnError> {
+fn fork(request: &SpawnRequest, gate: &Gate, options: &SpawnerOptions) -> Result<Running, SpawnError> {
     let image =
         Image::new(request).ok_or_else(|| SpawnError::Fork(io::Error::other("a standard descriptor is closed")))?;
     let pid = {
-        let mut inside = gate.enter(clock).map_err(|refusal| match refusal {
+        let mut inside = gate.enter(&*options.clock).map_err(|refusal| match refusal {
             Refusal::Closed => SpawnError::Closed,
             Refusal::LeaseOver => SpawnError::LeaseOver,
         })?;
@@ -182,6 +189,11 @@ fn fork(request: &SpawnRequest, gate: &Gate, clock: &dyn Clock) -> Result<Runnin
             return Err(SpawnError::Fork(io::Error::last_os_error()));
         }
         inside.admit(pid, request.dies);
+        // Here at the earliest: before the fork it has no number, and an engine that freezes between these two
+        // lines loses an attempt that has not passed its exec.
+        if let Some(tell) = options.tell_continuing.as_ref().filter(|_| request.dies == Dies::Alone) {
+            tell(&inside.continuing());
+        }
         pid
     };
     // The child does the same; whoever comes first, the group exists before anybody signals it. An

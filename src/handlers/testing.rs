@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::command::{CommandOptions, CommandRunner};
+use super::command::{CommandOptions, CommandRunner, Commands};
 use super::control::AttemptControl;
 use super::ended::Ended;
 use super::environment::Identity;
@@ -43,7 +43,7 @@ pub(super) fn bench() -> Bench {
 
 pub(super) fn bench_in(mode: Mode) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::new(SystemClock) }).unwrap();
+    let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::new(SystemClock), tell_continuing: None }).unwrap();
     spawner.open_gate(Lease::FOREVER);
     let identity = Identity { release: "/opt/r".to_owned(), state_id: "s1".to_owned() };
     let options = CommandOptions { scratch: dir.path().join("t"), identity };

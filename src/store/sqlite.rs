@@ -107,27 +107,33 @@ pub struct SqliteDb {
 }
 
 /// File systems whose locks cannot be trusted, by the magic number of statfs(2).
-const NETWORK: [(i64, &str); 6] = [
+const NETWORK: [(i64, &str); 9] = [
     (0x6969, "NFS"),
     (0xff53_4d42, "CIFS"),
     (0xfe53_4d42, "SMB2"),
     (0x517b, "SMB"),
     (0x0102_1997, "9p"),
-    (0x6573_7546, "FUSE"),
+    (0x00c3_6400, "Ceph"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x5346_414f, "AFS"),
+    (0x6573_5546, "FUSE"),
 ];
 
 /// Refuses a directory on a network file system. `fuse` is refused too: sshfs and the like look the same.
 fn refuse_network(path: &Path) -> StoreResult<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(stat) = nix::sys::statfs::statfs(dir) else { return Ok(()) };
-    let magic = i64::from(stat.filesystem_type().0 as u32);
-    match NETWORK.iter().find(|(number, _)| *number == magic) {
-        Some((_, name)) => Err(StoreError::Refused(format!(
+    match network_name(i64::from(stat.filesystem_type().0 as u32)) {
+        Some(name) => Err(StoreError::Refused(format!(
             "{} lies on a network file system ({name}), whose locks SQLite cannot trust: use a local disk, or PostgreSQL",
             path.display()
         ))),
         None => Ok(()),
     }
+}
+
+fn network_name(magic: i64) -> Option<&'static str> {
+    NETWORK.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
 }
 
 impl SqliteDb {
@@ -396,5 +402,22 @@ impl Watcher for FileWatcher {
     fn has_changed(&mut self) -> StoreResult<bool> {
         let now = std::fs::metadata(&self.log).ok().map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.len()));
         Ok(std::mem::replace(&mut self.seen, now) != now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_over_a_network_are_told_from_local_ones() {
+        use nix::sys::statfs::{FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC};
+        let known = [NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, FUSE_SUPER_MAGIC];
+        let names = known.map(|magic| network_name(i64::from(magic.0 as u32)));
+        assert_eq!(names, [Some("NFS"), Some("SMB"), Some("FUSE")]);
+        // ext, xfs, btrfs, tmpfs, overlay.
+        for magic in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630] {
+            assert_eq!(network_name(magic), None, "{magic:x}");
+        }
     }
 }

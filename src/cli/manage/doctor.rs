@@ -1,10 +1,9 @@
 //! `rekindle doctor`: looks at everything that tends to be wrong on a host, and says how to mend it.
-//! Changes nothing.
+//! Changes nothing, but for a file that it makes and removes where an engine would write.
 
 use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::{AccessFlags, access};
 use serde_json::json;
 
 use crate::cli::error::CliError;
@@ -13,8 +12,9 @@ use crate::cli::output::{List, Table};
 use crate::cli::session::{Access, Session};
 use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Host, Loaded, command_problems, load};
-use crate::guard::{Means, available_means};
+use crate::config::{Config, Host, Loaded, command_problems, load, place};
+use crate::engine::epoch_file;
+use crate::guard::{Means, StateDirError, available_means};
 use crate::health::gather::{Answers, Progress, ask};
 use crate::health::words::fine_span;
 use crate::store::Meta;
@@ -142,24 +142,44 @@ fn config_lines(loaded: &Loaded) -> Vec<Line> {
 
 fn dir_lines(config: &Config) -> Vec<Line> {
     let dirs = [("state dir", &config.engine.state_dir), ("scratch dir", &config.engine.scratch_dir)];
-    dirs.map(|(subject, dir)| dir_line(subject, dir)).into()
+    let mut lines: Vec<Line> = dirs.map(|(subject, dir)| dir_line(subject, dir)).into();
+    lines.extend(kept_lines(&config.engine.state_dir));
+    lines
 }
 
-/// Whether the engine could write there, if it ran as this user.
+/// Whether the engine could work there, if it ran as this user. It is tried: a file is made and removed, in
+/// the directory itself or where the engine would have to make it.
 fn dir_line(subject: &'static str, dir: &Path) -> Line {
     let shown = dir.display();
-    let there = dir.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
-    let may_write = access(there, AccessFlags::W_OK | AccessFlags::X_OK);
-    match (there == dir, dir.is_dir(), may_write) {
-        (true, false, _) => Line::fail(subject, format!("{shown} is no directory"), format!("move it away: {shown}")),
-        (true, true, Ok(())) => Line::ok(subject, format!("{shown} is writable for this user")),
-        (false, _, Ok(())) => Line::ok(subject, format!("{shown} is not there yet; the engine makes it")),
-        (_, _, Err(error)) => Line::warn(
-            subject,
-            format!("{shown}: this user may not write in {} ({})", there.display(), error.desc()),
-            "fine if the engine runs as another user; run the doctor as that one: sudo -u rekindle rekindle doctor",
-        ),
+    // Without following the last link: a dangling one is there, and in the way.
+    let there = dir.ancestors().find(|part| part.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    if !there.is_dir() {
+        let text = format!("{shown}: {} is no directory", there.display());
+        return Line::fail(subject, text, format!("move it away: {}", there.display()));
     }
+    match place::try_out(there) {
+        Ok(()) if there == dir => Line::ok(subject, format!("{shown} is writable for this user")),
+        Ok(()) => Line::ok(subject, format!("{shown} is not there yet; the engine makes it")),
+        Err(error) => {
+            let text = format!("{shown}: this user cannot write in {} ({error})", there.display());
+            match error.kind() {
+                std::io::ErrorKind::PermissionDenied if !nix::unistd::geteuid().is_root() => Line::warn(
+                    subject,
+                    text,
+                    "fine if the engine runs as another user; run the doctor as that one: sudo -u rekindle rekindle doctor",
+                ),
+                _ => Line::fail(subject, text, "an engine would not start; name another directory, or mend this one"),
+            }
+        }
+    }
+}
+
+/// What a former engine left in the state directory, and a start would refuse.
+fn kept_lines(dir: &Path) -> Vec<Line> {
+    let epoch = epoch_file::read(dir).err().filter(|error| error.kind() == std::io::ErrorKind::InvalidData);
+    let id = crate::guard::check_id(dir).err().filter(|error| matches!(error, StateDirError::BadId { .. }));
+    let texts = epoch.map(|error| error.to_string()).into_iter().chain(id.map(|error| error.to_string()));
+    texts.map(|text| Line::fail("state dir", text, "an engine would not start with it")).collect()
 }
 
 /// Place and owner of a SQLite file.
@@ -220,12 +240,20 @@ fn database_lines(flags: &GlobalFlags, loaded: &Loaded) -> Vec<Line> {
         Ok((answers, meta))
     });
     match asked {
-        Ok((answers, meta)) => answer_lines(&answers, meta.as_ref()),
+        Ok((answers, meta)) => answer_lines(&answers, meta.as_ref(), loaded),
         Err(error) => from_error(error),
     }
 }
 
-fn answer_lines(answers: &Answers, meta: Option<&Meta>) -> Vec<Line> {
+/// Engines of another cluster are refused by the database.
+fn cluster_line(meta: &Meta, loaded: &Loaded) -> Option<Line> {
+    let (recorded, configured) = (meta.cluster.as_ref()?, &loaded.config.cluster);
+    let text = format!("this database belongs to {recorded:?}, the configuration says {configured:?}");
+    let fix = "an engine would not start; look at both: rekindle config show --origin";
+    (recorded != configured).then(|| Line::fail("cluster", text, fix))
+}
+
+fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<Line> {
     let Answers { info, db, schema, .. } = answers;
     let mut lines = vec![Line::ok("database", format!("{} at {} answers", info.product, info.place))];
     lines.push(match (db.is_schema_ok, schema.unknown.is_empty()) {
@@ -252,6 +280,7 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>) -> Vec<Line> {
         });
     }
     if let Some(meta) = meta {
+        lines.extend(cluster_line(meta, loaded));
         lines.push(match meta.identity_matches {
             true => Line::ok("identity", info.identity.clone()),
             false => Line::warn(
@@ -290,10 +319,11 @@ fn print(lines: &[Line], flags: &GlobalFlags) -> Result<(), CliError> {
     for line in lines {
         table.row([line.verdict.word(), line.subject, &line.text]);
         if let Some(fix) = &line.fix {
-            table.row(["", "", &format!("-> {fix}")]);
+            table.row(["", "", &format!("-> {}", flags.command(fix))]);
         }
     }
-    let item = |line: &Line| json!({"verdict": line.verdict.word(), "subject": line.subject, "text": line.text, "fix": line.fix});
+    let fix = |line: &Line| line.fix.as_deref().map(|fix| flags.command(fix));
+    let item = |line: &Line| json!({"verdict": line.verdict.word(), "subject": line.subject, "text": line.text, "fix": fix(line)});
     List {
         schema: "rekindle.doctor/1",
         now: SystemClock.wall_now(),

@@ -105,10 +105,14 @@ impl State {
             self.attempts.remove(id);
             self.outputs.retain(|(task, _), _| task != id);
         }
-        match retention.engines {
-            Keep::For(span) => old.len() + self.forget_engines(span, &[], false, now).len(),
-            Keep::Forever => old.len(),
+        let mut count = old.len() + self.purge_audit(retention, now);
+        if let Keep::For(span) = retention.engines {
+            count += self.forget_engines(span, &[], false, now).len();
         }
+        if let Keep::For(span) = retention.resources {
+            count += self.forget(span, limit, now);
+        }
+        count
     }
 
     fn find(&self, id: TaskId) -> Option<&TaskEntry> {

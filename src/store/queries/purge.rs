@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use super::change::{Change, change, in_one};
 use super::engine_rows::forget_engines;
+use super::forget::forget as forget_resources;
+use super::hours::forget;
 use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
@@ -33,8 +35,17 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
     if let Keep::For(span) = retention.logs {
         deleted += in_one(db, "purge", |db| logs(db, span, limit))?;
     }
+    if let Keep::For(span) = retention.history {
+        deleted += forget(db, "history", "made_at", span, limit)?;
+    }
+    if let Keep::For(span) = retention.hours {
+        deleted += forget(db, "hour", "starts_at", span, limit)?;
+    }
     if let Keep::For(span) = retention.engines {
         deleted += forget_engines(db, span, &[], false)?.len();
+    }
+    if let Keep::For(span) = retention.resources {
+        deleted += forget_resources(db, span, limit)?;
     }
     Ok(deleted)
 }

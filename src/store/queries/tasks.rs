@@ -49,13 +49,13 @@ fn batch_len(tasks: &[NewTask]) -> usize {
     tasks.iter().take(ADD_BATCH).take_while(fits).count().max(1)
 }
 
-/// Where an INSERT gives no numbers back, its rows are found again by their first version: a random number
-/// plus their place, which nothing else reads. Counting on from the first number would lean on how the
+/// Where an INSERT gives no numbers back, its rows are found again by whom they were last charged for: not an
+/// incarnation but a random number plus their place, which no later charge minds. Counting on from the first number would lean on how the
 /// server hands numbers out, which an operator (`innodb_autoinc_lock_mode`) and Galera (steps of more than
 /// one) may change.
 fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
     let (now, has_returning) = (db.dialect().now, db.dialect().has_returning);
-    let first = if has_returning { 0 } else { fastrand::i32(1..=i32::MAX / 2) };
+    let first = fastrand::i64(1..i64::MAX / 2);
     let mut s = db.stmt();
     let by = s.text(by);
     let mut rows = Vec::with_capacity(tasks.len());
@@ -66,13 +66,13 @@ fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<Ta
         let (keyed, priority) = (s.int(i64::from(!task.resources.is_empty())), s.int(task.priority));
         let state = if task.delay.is_some() { TaskState::Waiting } else { TaskState::Ready };
         let (state, delay) = (s.int(state.code()), s.opt_int(task.delay.map(micros)));
-        let version = s.int(if has_returning { 0 } else { first + at });
+        let charged = s.opt_int((!has_returning).then_some(first + at));
         rows.push(format!(
-            "({kind}, {state}, {keyed}, {priority}, {version}, {now} + {delay}, {now}, {by}, {payload})"
+            "({kind}, {state}, {keyed}, {priority}, {charged}, {now} + {delay}, {now}, {by}, {payload})"
         ));
     }
     let text = format!(
-        "INSERT INTO task (kind, state, keyed, priority, version, due_at, created_at, created_by, payload) VALUES {}",
+        "INSERT INTO task (kind, state, keyed, priority, charged, due_at, created_at, created_by, payload) VALUES {}",
         rows.join(", ")
     );
     let mut ids: Vec<TaskId> = if has_returning {
@@ -87,11 +87,11 @@ fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<Ta
     Ok(ids)
 }
 
-fn find_added(db: &mut dyn Db, first: i32, count: usize) -> StoreResult<Vec<TaskId>> {
+fn find_added(db: &mut dyn Db, first: i64, count: usize) -> StoreResult<Vec<TaskId>> {
     let mut s = db.stmt();
-    let (from, to) = (s.int(first), s.int(i64::from(first) + i64::try_from(count).unwrap_or(0)));
+    let (from, to) = (s.int(first), s.int(first + i64::try_from(count).unwrap_or(0)));
     let sql = s.sql(format!(
-        "SELECT id FROM task WHERE id >= LAST_INSERT_ID() AND version >= {from} AND version < {to} ORDER BY version"
+        "SELECT id FROM task WHERE id >= LAST_INSERT_ID() AND charged >= {from} AND charged < {to} ORDER BY charged"
     ));
     let ids: Vec<TaskId> = db.query("add tasks", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect();
     // Another adder has drawn a number nearby: all of it is undone, and done again with other numbers. Out of
