@@ -174,7 +174,7 @@ impl Player for Sim {
                     if now() > began + limit {
                         with(|w| w.stats.late += 1);
                     }
-                    super::store::with_claim(opened.map_or(false, |opened| opened.get()), job);
+                    super::store::with_claim(opened.is_some_and(|opened| opened.get()), job);
                 });
                 deliver(w, u, after, body);
             }

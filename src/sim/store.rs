@@ -9,9 +9,12 @@ use std::time::Duration;
 use super::world::{S, now, trace, with};
 use crate::config::RetentionConfig;
 use crate::protocol::engine::{EngineState, Proof, Wanted};
-use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
+use std::collections::BTreeMap;
+
+use crate::store::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use crate::store::memory::State;
 use crate::store::*;
 
@@ -249,12 +252,6 @@ impl Store for SimStore {
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
         self.inner.owned(incarnation)
     }
-    fn read_claim(&self, incarnation: Incarnation, nonce: Nonce) -> StoreResult<Vec<Held>> {
-        self.inner.read_claim(incarnation, nonce)
-    }
-    fn acknowledge_fence(&self, incarnation: Incarnation) -> StoreResult<()> {
-        self.inner.acknowledge_fence(incarnation)
-    }
     fn set_wanted(&self, wish: &Wish4Engine) -> StoreResult<Option<Wanted>> {
         self.inner.set_wanted(wish)
     }
@@ -301,6 +298,36 @@ impl Store for SimStore {
     }
     fn status(&self) -> StoreResult<StatusView> {
         self.inner.status()
+    }
+    fn add_as(&self, tasks: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
+        self.write(|s| s.add_as(tasks, change))
+    }
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
+        self.inner.set_wanted_as(wish, change)
+    }
+    fn forget_engines_as(&self, older: Duration, names: &[EngineName], change: &Change) -> StoreResult<Vec<EngineRow>> {
+        self.inner.forget_engines_as(older, names, change)
+    }
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
+        self.write(|s| s.raise_epoch_as(from, at_least, reason, change))
+    }
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+        self.write(|s| s.task_verbs(tasks, verb, change))
+    }
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
+        self.inner.record(change, affected)
+    }
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
+        self.inner.history(filter)
+    }
+    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.inner.add_hours(by, counts)
+    }
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+        self.inner.hours(starts)
+    }
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
+        self.inner.first_hour()
     }
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {
         self.inner.watcher()

@@ -507,7 +507,7 @@ pub(super) fn start(u: usize) {
         boot_id: format!("{}-{}", w.hosts[host].name, w.hosts[host].boot),
     });
     let commands = Arc::new(PlayedCommands::new(u, life, clock));
-    let guard = Box::new(Link { unit: u, life });
+    let guard = Arc::new(Link { unit: u, life });
     let shared = Arc::new(share(store, options, place, known, Some(commands), Some(guard)));
     with(|w| {
         trace!(w, "{} starts, life {life}", w.units[u].name);
@@ -543,7 +543,7 @@ fn main(u: usize, life: u32, shared: &Arc<Shared>) {
         }
     });
     if said == Some(true) {
-        ending::say_goodbye_to_the_guard(shared);
+        shared.nothing_to_prove();
     }
     with(|w| {
         trace!(w, "{} ends, said {said:?}", w.units[u].name);
