@@ -142,8 +142,8 @@ fn heads(db: &mut dyn Db, filter: &HistoryFilter, task: Option<TaskId>) -> Store
     }
     if let Some(by) = &filter.by {
         let (exact, user) = (s.text(by), s.text(format!("{by}@")));
-        // Counted here: what `length` counts differs.
-        let length = s.int(i64::try_from(by.chars().count() + 1).unwrap_or(i64::MAX));
+        // Counted here: what `length` counts differs between databases.
+        let length = by.chars().count() + 1;
         wheres.push(format!("(made_by = {exact} OR substr(made_by, 1, {length}) = {user})"));
     }
     if let Some(since) = filter.since {
