@@ -26,7 +26,7 @@ use super::db::Db;
 use super::error::{Cause, StoreError};
 use super::migrate;
 use super::pool::{Opener, Settings};
-use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
+use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
 use super::types::{SchemaStatus, ServerInfo};
 
 static DIALECT: Dialect = Dialect {
@@ -34,8 +34,11 @@ static DIALECT: Dialect = Dialect {
     greatest: "GREATEST",
     skip_locked: "FOR UPDATE SKIP LOCKED",
     for_update: "FOR UPDATE",
-    has_arrays: true,
+    lists: Lists::Arrays,
     has_writing_cte: true,
+    has_returning: true,
+    has_on_conflict: true,
+    cross_join: "CROSS JOIN",
 };
 
 /// Cheap enough for every claim, and evaluated by the server in the same statement.

@@ -9,11 +9,13 @@ use rekindle::config::DatabaseUrl;
 use rekindle::protocol::ids::{Incarnation, Nonce, TaskId, Token};
 use rekindle::protocol::task::TaskState;
 use rekindle::store::db::Db;
+use rekindle::store::mysql::MysqlDb;
 use rekindle::store::postgres::Postgres;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{MemoryStore, Settings, Store, open};
 
+use super::mariadb;
 use super::postgres::{self, Database};
 
 /// A store over a database of its own.
@@ -26,6 +28,7 @@ enum Place {
     Memory { store: MemoryStore, clock: ManualClock },
     Sqlite { settings: Settings, _dir: tempfile::TempDir },
     Postgres(Database),
+    Mariadb(mariadb::Database),
 }
 
 /// A case of the conformance suite.
@@ -62,6 +65,23 @@ fn with_postgres(case: Case, database: fn(&str) -> Database) {
     match postgres::server() {
         Some(server) => case(&Rig::over(Place::Postgres(database(&server)))),
         None => println!("skipped: REKINDLE_TEST_POSTGRES is not set"),
+    }
+}
+
+/// Runs a case over a fresh MariaDB database.
+pub fn on_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::empty);
+}
+
+fn with_mariadb(case: Case, database: fn(&str) -> mariadb::Database) {
+    match mariadb::server() {
+        Some(server) => case(&Rig::over(Place::Mariadb(database(&server)))),
+        None => println!("skipped: REKINDLE_TEST_MARIADB is not set"),
     }
 }
 
@@ -188,6 +208,7 @@ impl Place {
             Self::Memory { store, .. } => return Arc::new(store.clone()),
             Self::Sqlite { settings, .. } => settings,
             Self::Postgres(database) => &database.settings,
+            Self::Mariadb(database) => &database.settings,
         };
         open(vec![settings.clone()], vec![settings.clone()], 4).unwrap()
     }
@@ -197,6 +218,7 @@ impl Place {
             Self::Memory { .. } => panic!("memory takes no statements"),
             Self::Sqlite { settings, .. } => Connection::Sqlite(SqliteDb::open(settings).unwrap()),
             Self::Postgres(database) => Connection::Postgres(Postgres::open(&database.settings).unwrap()),
+            Self::Mariadb(database) => Connection::Mariadb(MysqlDb::open(&database.settings).unwrap()),
         }
     }
 }
@@ -205,6 +227,7 @@ impl Place {
 pub enum Connection {
     Sqlite(SqliteDb),
     Postgres(Postgres),
+    Mariadb(MysqlDb),
 }
 
 impl Connection {
@@ -213,6 +236,7 @@ impl Connection {
         match self {
             Self::Sqlite(db) => db,
             Self::Postgres(db) => db,
+            Self::Mariadb(db) => db,
         }
     }
 }
