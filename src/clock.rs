@@ -39,7 +39,7 @@ fn read_ns(id: ClockId) -> u64 {
     (t.tv_sec() as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec() as u64)
 }
 
-fn suspended_ns() -> u64 {
+fn suspended_ns(read_ns: impl Fn(ClockId) -> u64) -> u64 {
     let mut best = (u64::MAX, 0);
     for _ in 0..16 {
         let before = read_ns(ClockId::CLOCK_MONOTONIC);
@@ -58,10 +58,15 @@ fn suspended_ns() -> u64 {
     best.1
 }
 
+/// The lease clock, made of a host's clocks. The simulator gives its own hosts' here.
+pub fn lease_time(read_ns: impl Fn(ClockId) -> u64) -> LeaseInstant {
+    let offset = suspended_ns(&read_ns);
+    LeaseInstant::from_ns(read_ns(ClockId::CLOCK_MONOTONIC_RAW).saturating_add(offset))
+}
+
 impl Clock for SystemClock {
     fn lease_now(&self) -> LeaseInstant {
-        let offset = suspended_ns();
-        LeaseInstant::from_ns(read_ns(ClockId::CLOCK_MONOTONIC_RAW).saturating_add(offset))
+        lease_time(read_ns)
     }
 
     fn wall_now(&self) -> Timestamp {

@@ -33,4 +33,7 @@ pub mod guard;
 pub mod handlers;
 pub mod health;
 pub mod protocol;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod store;
+pub mod turns;

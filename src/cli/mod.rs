@@ -23,6 +23,7 @@ pub use output::Format;
 pub use program::main;
 
 use crate::config::{Host, LoadOptions, Loaded, Origin, Override, load};
+use crate::health::words::{place_flags, shell_word, with_flags};
 
 /// Text of a flag that may hold a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -104,6 +105,14 @@ impl GlobalFlags {
     pub fn may_ask(&self) -> bool {
         use std::io::IsTerminal;
         !self.no_input && std::io::stdin().is_terminal()
+    }
+
+    /// A text whose commands have the flags of this call that say where to look.
+    pub fn command(&self, text: &str) -> String {
+        let config = self.config.as_ref().map(|path| format!("-c {}", shell_word(&path.display().to_string())));
+        let file = self.database_url_file.as_ref();
+        let file = file.map(|path| format!("--database-url-file {}", shell_word(&path.display().to_string())));
+        with_flags(text, &place_flags(config, self.database_url.as_ref().map(|url| url.0.as_str()), file))
     }
 
     /// Prints what tells of success, unless `--quiet`.

@@ -22,7 +22,7 @@ Usage: rekindle VERB [FLAGS]
   rekindle task add KIND --payload '{}' tasks: add list show wait log retry cancel
   rekindle task list -s failed          what needs a human
   rekindle resource show NAME           resources: list show; who owns it, who waits
-  rekindle db migrate                   database: migrate status
+  rekindle db migrate                   database: migrate status epoch (raise: after a restore)
   rekindle config check                 configuration: check show init
   rekindle doctor                       what is wrong with this host or database, and how to mend it
   rekindle explain E301                 the long text of an error code
@@ -61,7 +61,7 @@ pub enum Verb {
     /// Resources: list, show
     #[command(subcommand)]
     Resource(ResourceVerb),
-    /// The database: migrate, status
+    /// The database: migrate, status, epoch
     #[command(subcommand)]
     Db(DbVerb),
     /// The configuration: check, show, init
@@ -114,6 +114,16 @@ pub enum DbVerb {
     #[command(visible_alias = "sync")]
     Migrate(db_migrate::DbMigrateArgs),
     Status(db_status::DbStatusArgs),
+    /// The epoch of the tokens: raise
+    #[command(subcommand)]
+    Epoch(EpochVerb),
+}
+
+/// What can be asked of the epoch.
+#[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "each verb's help stands at its arguments")]
+pub enum EpochVerb {
+    Raise(db_epoch_raise::DbEpochRaiseArgs),
 }
 
 /// What can be asked of the configuration.
@@ -132,7 +142,7 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     init_logging(&program.flags);
-    finish(run(&program))
+    finish(run(&program).map_err(|error| error.at(&program.flags)))
 }
 
 /// Help goes to standard output as clap prints it; a usage error gets its code, and loses the control
@@ -160,12 +170,13 @@ fn run(program: &Program) -> Result<Exit, CliError> {
         Some(Verb::Resource(ResourceVerb::Show(args))) => resource_show::run(args, flags),
         Some(Verb::Db(DbVerb::Migrate(args))) => db_migrate::run(args, flags),
         Some(Verb::Db(DbVerb::Status(args))) => db_status::run(args, flags),
+        Some(Verb::Db(DbVerb::Epoch(EpochVerb::Raise(args)))) => db_epoch_raise::run(args, flags),
         Some(Verb::Config(ConfigVerb::Check(args))) => config_check::run(args, flags),
         Some(Verb::Config(ConfigVerb::Show(args))) => config_show::run(args, flags),
         Some(Verb::Config(ConfigVerb::Init(args))) => config_init::run(args, flags),
         Some(Verb::Doctor(args)) => doctor::run(args, flags),
         Some(Verb::Demo(args)) => demo::run(args, flags),
-        Some(Verb::Explain(args)) => explain::run(args),
+        Some(Verb::Explain(args)) => explain::run(args, flags),
         Some(Verb::Version(args)) => version::run(args, flags),
     }
 }

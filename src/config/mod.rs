@@ -12,6 +12,7 @@ pub mod guess;
 mod host;
 mod kind;
 mod load;
+pub mod place;
 mod read;
 mod read_kind;
 mod reader;
@@ -29,9 +30,7 @@ pub use host::Host;
 pub use kind::{ExitCodes, KindConfig};
 pub use load::{ConfigErrors, LoadOptions, Loaded, Override, load};
 pub use reader::Shown;
-pub use settings::{
-    CheckConfig, Config, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig, StatisticsConfig,
-};
+pub use settings::{CheckConfig, Config, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig};
 pub use source::{Origin, Problem};
 pub use url::{Backend, DatabaseUrl, UrlError};
 pub use words::{KillMeans, LogFormat, LogLevel};

@@ -9,9 +9,7 @@ use super::host::Host;
 use super::read_kind::read_kinds;
 use super::reader::{Keys, Reader, Section};
 use super::setting::{Setting, text_of};
-use super::settings::{
-    CheckConfig, Config, DatabaseConfig, EngineConfig, KindFilter, LogConfig, RetentionConfig, StatisticsConfig,
-};
+use super::settings::{CheckConfig, Config, DatabaseConfig, EngineConfig, KindFilter, LogConfig, RetentionConfig};
 use super::source::{Item, Node, Origin, Tree, is_world_readable, split_timing};
 use super::url::DatabaseUrl;
 use crate::protocol::timing::{Profile, Spans, Timing};
@@ -33,8 +31,9 @@ const ENGINE: Keys = Keys {
     later: &["queues", "labels", "reload_schedules"],
 };
 const TIMING: Keys = Keys { known: &["profile", "h", "q", "L", "K", "T", "S"], later: &[] };
-const RETENTION: Keys = Keys { known: &["done", "canceled", "failed", "logs", "engines", "resources"], later: &[] };
-const STATISTICS: Keys = Keys { known: &[], later: &["keep_hourly"] };
+const RETENTION: Keys =
+    Keys { known: &["done", "canceled", "failed", "logs", "engines", "history", "resources"], later: &[] };
+const STATISTICS: Keys = Keys { known: &["keep_hourly"], later: &[] };
 const LOG: Keys = Keys { known: &["level", "format"], later: &[] };
 const CHECK: Keys = Keys { known: &["normal", "warning", "critical", "min"], later: &[] };
 
@@ -56,7 +55,6 @@ pub(super) fn read_config(reader: &mut Reader, tree: Tree, host: &Host) -> Confi
         cluster,
         database: read_database(reader, &top, &engine),
         retention: read_retention(reader, &top),
-        statistics: read_statistics(reader, &top, default.statistics),
         log: read_log(reader, &top, default.log),
         check: read_checks(reader, &top),
         kinds: read_kinds(reader, &top, &engine),
@@ -99,6 +97,7 @@ fn warn_of_visible_password(reader: &mut Reader, section: &Section) {
 impl Setting for DatabaseUrl {
     fn take(node: &Node) -> Result<Self, String> {
         let url = Self::parse(text_of(node)?).map_err(|error| error.to_string())?;
+        url.backend().missing().map_or(Ok(()), Err)?;
         let Some(path) = url.sqlite_path().filter(|path| path.is_relative()) else { return Ok(url) };
         match node.origin {
             // Two programs that start in different directories would use two databases.
@@ -192,6 +191,7 @@ fn take_ms(node: &Node) -> Result<u32, String> {
 
 fn read_retention(reader: &mut Reader, top: &Section) -> RetentionConfig {
     let s = reader.open(top, "retention", &RETENTION);
+    let statistics = reader.open(top, "statistics", &STATISTICS);
     let d = RetentionConfig::default();
     RetentionConfig {
         done: reader.read(&s, "done", d.done),
@@ -199,14 +199,10 @@ fn read_retention(reader: &mut Reader, top: &Section) -> RetentionConfig {
         failed: reader.read(&s, "failed", d.failed),
         logs: reader.read(&s, "logs", d.logs),
         engines: reader.read(&s, "engines", d.engines),
+        history: reader.read(&s, "history", d.history),
+        hours: reader.read(&statistics, "keep_hourly", d.hours),
         resources: reader.read(&s, "resources", d.resources),
     }
-}
-
-fn read_statistics(reader: &mut Reader, top: &Section, d: StatisticsConfig) -> StatisticsConfig {
-    // Opened so that its keys are refused by name: nothing keeps hourly numbers yet.
-    reader.open(top, "statistics", &STATISTICS);
-    d
 }
 
 fn read_log(reader: &mut Reader, top: &Section, d: LogConfig) -> LogConfig {

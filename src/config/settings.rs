@@ -23,8 +23,6 @@ pub struct Config {
     pub engine: EngineConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
-    /// `[statistics]`
-    pub statistics: StatisticsConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[check.MODE]`: thresholds of `rekindle-check`.
@@ -102,7 +100,7 @@ pub enum Keep {
     For(Duration),
 }
 
-/// `[retention]`
+/// `[retention]`, and how long `[statistics]` keeps
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionConfig {
     /// `done` tasks, 14d.
@@ -115,15 +113,12 @@ pub struct RetentionConfig {
     pub logs: Keep,
     /// `engines`: stopped and fenced rows, 7d.
     pub engines: Keep,
+    /// `history`: who changed what, 365d.
+    pub history: Keep,
+    /// `[statistics]` `keep_hourly`: what became of attempts per hour, 60d.
+    pub hours: Keep,
     /// `resources`: rows of resources that nobody has used, 30d.
     pub resources: Keep,
-}
-
-/// `[statistics]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StatisticsConfig {
-    /// `keep_hourly`, 60d: what `--normal auto` is computed from.
-    pub keep_hourly: Keep,
 }
 
 /// `[log]`
@@ -161,7 +156,6 @@ impl Config {
             database: DatabaseConfig::in_state_dir(&engine.state_dir),
             engine,
             retention: RetentionConfig::default(),
-            statistics: StatisticsConfig { keep_hourly: days(60) },
             log: LogConfig { level: LogLevel::Info, format: LogFormat::Auto },
             check: BTreeMap::new(),
             kinds: BTreeMap::new(),
@@ -202,7 +196,15 @@ impl EngineConfig {
 
 impl Default for RetentionConfig {
     fn default() -> Self {
-        let (done, canceled, failed) = (days(14), days(14), Keep::Forever);
-        Self { done, canceled, failed, logs: days(30), engines: days(7), resources: days(30) }
+        Self {
+            done: days(14),
+            canceled: days(14),
+            failed: Keep::Forever,
+            logs: days(30),
+            engines: days(7),
+            history: days(365),
+            hours: days(60),
+            resources: days(30),
+        }
     }
 }

@@ -16,6 +16,33 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Those that this program was built with, by the features of the same names.
+    pub const BUILT_IN: &'static [Self] = &[
+        #[cfg(feature = "sqlite")]
+        Self::Sqlite,
+        #[cfg(feature = "postgres")]
+        Self::Postgres,
+    ];
+
+    /// What its URLs start with.
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite:",
+            Self::Postgres => "postgres://",
+            Self::Mysql => "mysql://",
+        }
+    }
+
+    /// Says what this program was built for, if this is none of it.
+    pub fn missing(self) -> Option<String> {
+        if Self::BUILT_IN.contains(&self) {
+            return None;
+        }
+        let known: Vec<&str> = Self::BUILT_IN.iter().map(|backend| backend.scheme()).collect();
+        let known = known.join(" and ");
+        Some(format!("this program was built without support for {self} ({}); it knows {known}", self.scheme()))
+    }
+
     /// Its name as people write it.
     pub const fn word(self) -> &'static str {
         match self {

@@ -204,11 +204,13 @@ impl Dispatcher {
 
     fn take(&self, incarnation: Incarnation, nonce: Nonce, kind: &Kind, claimed: Vec<Claimed>) -> usize {
         let count = claimed.len();
+        self.shared.tally.claimed(&claimed);
         let entries: Vec<Entry> = claimed
             .into_iter()
             .map(|task| Entry {
                 incarnation,
                 control: None,
+                began_at: None,
                 wish: Wish::None,
                 on_lease_loss: kind.policy.on_lease_loss,
                 takes_slot: !kind.is_handler(),
@@ -243,7 +245,7 @@ pub fn dispatch_loop(shared: &Arc<Shared>) {
     let wake = shared.wake.1.clone();
     while !shared.stop.ends_loops() {
         if !dispatcher.step().more {
-            let _ = wake.recv_timeout(shared.options.poll);
+            let _ = crate::turns::receive(&wake, shared.options.poll);
         }
     }
     shared.pulses.dispatcher.end();

@@ -16,12 +16,14 @@ use super::lane::Lane;
 use super::running::Entry;
 use super::shared::{Phase, Report, Shared};
 use super::stop::Ending;
+use super::tally::{ByKind, of};
 use crate::handlers::{Ended, StopKind};
-use crate::protocol::ids::Incarnation;
+use crate::protocol::ids::{Incarnation, KindName};
 use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
 use crate::protocol::task::{AttemptResult, Reason, Wish};
 use crate::protocol::time::LeaseInstant;
 use crate::store::{Finish, FinishOutcome, FinishState, Finisher as Who, StoreError};
+use crate::turns;
 
 /// Reports of one batch.
 const BATCH: usize = 1_000;
@@ -64,7 +66,33 @@ impl Finisher {
         if self.shared.stop.ending() >= Ending::All {
             return false;
         }
-        !self.shared.stop.ends_loops() || !self.may_end()
+        let goes_on = !self.shared.stop.ends_loops() || !self.may_end();
+        self.tell_the_hour(!goes_on);
+        goes_on
+    }
+
+    /// Adds what was counted to the hourly numbers, where it is time to. Ends of attempts go first.
+    fn tell_the_hour(&mut self, is_last: bool) {
+        if self.failed > 0 && !is_last {
+            return;
+        }
+        let now = self.shared.clock.lease_now();
+        let Some(counts) = self.shared.tally.take(now, is_last) else { return };
+        let timeout = self.timeout();
+        self.shared.pulses.finisher.turn(now, timeout * 2);
+        let by = self.shared.life().incarnation.unwrap_or(Incarnation::new(0));
+        let sent = counts.clone();
+        match self.lane.call("add to the hour", timeout, move |store| store.add_hours(by, &sent)) {
+            Ok(()) => {}
+            // Once too few is a gap; twice would be a lie.
+            Err(StoreError::Unknown { source, .. }) => {
+                log::warn!("a minute of the hourly numbers may be missing: {source}");
+            }
+            Err(error) => {
+                log::warn!("could not add to the hourly numbers yet: {}", error.chain());
+                self.shared.tally.add(&counts);
+            }
+        }
     }
 
     /// Nothing is left to write, or the database was away for too long.
@@ -85,14 +113,17 @@ impl Finisher {
         let reports = self.shared.reports.1.clone();
         if self.pending.is_empty() && !self.shared.stop.ends_loops() {
             // Nothing to do until a report comes or the loops have to end.
-            let mut either = Select::new();
-            either.recv(&reports);
-            either.recv(self.shared.stop.hung_up());
-            let _ = either.ready_timeout(IDLE_MAX);
+            let is_due = || !reports.is_empty() || self.shared.stop.ends_loops();
+            if turns::wait_until(IDLE_MAX, is_due).is_none() {
+                let mut either = Select::new();
+                either.recv(&reports);
+                either.recv(self.shared.stop.hung_up());
+                let _ = either.ready_timeout(IDLE_MAX);
+            }
         }
         let mut wait = if self.pending.is_empty() { self.ending_pause() } else { self.retry_delay() };
         while self.pending.len() < BATCH {
-            match reports.recv_timeout(wait) {
+            match turns::receive(&reports, wait) {
                 Ok(report) => {
                     self.take(report);
                     wait = if self.failed == 0 && reports.is_empty() { GATHER } else { Duration::ZERO };
@@ -122,7 +153,10 @@ impl Finisher {
     fn take(&mut self, report: Report) {
         let entry = report.entry;
         match to_finish(&self.shared, &entry, report.ended) {
-            Some(end) => self.pending.push(Pending { incarnation: entry.incarnation, end, broken: None }),
+            Some(end) => {
+                let (incarnation, kind) = (entry.incarnation, entry.task.kind.clone());
+                self.pending.push(Pending { incarnation, end, kind, ran: report.ran, broken: None });
+            }
             // The life is over and the attempt was stopped for it: the next registration hands it back.
             None => self.shared.running.reported([&entry.task.held]),
         }
@@ -154,6 +188,7 @@ impl Finisher {
         match self.lane.call("finish", timeout, move |store| store.finish(&who, &sent)) {
             Ok(outcomes) => {
                 self.failed = 0;
+                self.count(&pending, &outcomes);
                 self.settle(&batch, &outcomes);
             }
             Err(StoreError::Unknown { step, source }) => {
@@ -161,7 +196,9 @@ impl Finisher {
                 self.failed += 1;
                 self.read_back(pending);
             }
-            Err(error) if error.is_transient() || matches!(error, StoreError::Refused(_)) => {
+            Err(error)
+                if error.is_transient() || matches!(error, StoreError::Refused(_) | StoreError::Denied { .. }) =>
+            {
                 log::warn!("could not write {} ends of attempts yet: {}", batch.len(), error.chain());
                 self.failed += 1;
                 self.pending.extend(pending);
@@ -186,6 +223,19 @@ impl Finisher {
                 self.pending.extend(pending);
             }
         }
+    }
+
+    /// For the hourly numbers. What never started was no attempt.
+    fn count(&self, ends: &[Pending], outcomes: &[FinishOutcome]) {
+        let mut counts = ByKind::new();
+        for (pending, outcome) in ends.iter().zip(outcomes).filter(|(pending, _)| !pending.end.unstarted) {
+            let counts = of(&mut counts, &pending.kind);
+            match outcome {
+                FinishOutcome::Written => counts.ended(pending.end.result, &pending.end.next, pending.ran),
+                FinishOutcome::Refused => counts.refused(),
+            }
+        }
+        self.shared.tally.add(&counts);
     }
 
     fn settle(&self, ends: &[Finish], outcomes: &[FinishOutcome]) {
@@ -214,7 +264,10 @@ impl Finisher {
             let timeout = self.shared.options.statement_timeout;
             self.shared.pulses.finisher.turn(self.shared.clock.lease_now(), timeout * 2);
             match self.lane.call("read an end back", timeout, move |store| store.read_finish(&held)) {
-                Ok(FinishState::Written) => self.shared.running.reported([&held]),
+                Ok(FinishState::Written) => {
+                    self.count(&[pending], &[FinishOutcome::Written]);
+                    self.shared.running.reported([&held]);
+                }
                 // Written again, under the same token and nonce: open or still unknown, because it may be
                 // needed; not this engine's any more, because the database counts what it refuses.
                 Ok(FinishState::Open | FinishState::Refused) => self.pending.push(pending),
@@ -231,6 +284,9 @@ impl Finisher {
 struct Pending {
     incarnation: Incarnation,
     end: Finish,
+    kind: KindName,
+    /// How long it ran.
+    ran: Option<Duration>,
     /// How often the database called it wrong, alone, and since when.
     broken: Option<(u32, LeaseInstant)>,
 }

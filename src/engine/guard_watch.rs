@@ -35,7 +35,10 @@ pub fn guard_loop(shared: &Arc<Shared>) {
 
 fn die(shared: &Arc<Shared>, state: GuardState) -> ! {
     if let Some(commands) = &shared.commands {
-        commands.spawner().close_gate();
+        commands.gate().close();
+    }
+    if let Some(player) = crate::turns::player() {
+        player.die("lost its guard");
     }
     let me = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let report = kill_below(me, Root::Excluded, &[], shared.options.timing.kill_budget());

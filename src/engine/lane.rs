@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::store::error::{Cause, StoreError};
 use crate::store::{Store, StoreResult};
+use crate::turns::{self, Called};
 
 /// See the module.
 pub const ABANDONED_MAX: usize = 16;
@@ -48,6 +49,9 @@ impl Lane {
         T: Send + 'static,
         F: FnOnce(&dyn Store) -> StoreResult<T> + Send + 'static,
     {
+        if let Some(player) = turns::player() {
+            return play(&self.store, step, timeout, body, |job| player.call(step, timeout, job));
+        }
         if self.abandoned.load(Ordering::Acquire) >= ABANDONED_MAX {
             return Err(unreachable(format!("{ABANDONED_MAX} calls hang; no further one is tried until one returns")));
         }
@@ -106,6 +110,32 @@ impl Lane {
         if jobs.send(back).is_err() {
             self.abandoned.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+}
+
+/// The same call where the loops are played.
+fn play<T, F>(
+    store: &Arc<dyn Store>,
+    step: &'static str,
+    timeout: Duration,
+    body: F,
+    call: impl FnOnce(turns::Job) -> Called,
+) -> StoreResult<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&dyn Store) -> StoreResult<T> + Send + 'static,
+{
+    let (reply, answer) = bounded(1);
+    let store = Arc::clone(store);
+    let called = call(Box::new(move || {
+        // Nobody may wait for this answer any more.
+        let _ = reply.send(body(&*store));
+    }));
+    let lost = || Err(StoreError::Unknown { step, source: Cause(format!("no answer within {timeout:?}")) });
+    match called {
+        Called::Answered => answer.try_recv().unwrap_or_else(|_| lost()),
+        Called::Refused => Err(unreachable("the connection was refused".into())),
+        Called::Lost => lost(),
     }
 }
 

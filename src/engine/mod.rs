@@ -19,6 +19,7 @@
 #[cfg(test)]
 mod brake_tests;
 pub mod dispatcher;
+pub mod ending;
 pub mod epoch_file;
 pub mod finisher;
 pub mod guard_watch;
@@ -33,6 +34,7 @@ pub mod running;
 pub mod shared;
 pub mod stop;
 pub mod sweeper;
+pub mod tally;
 pub mod unit;
 pub mod unit_file;
 pub mod worker;

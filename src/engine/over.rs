@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::shared::{Life, Phase, Shared};
 use super::stop::Ending;
-use crate::guard::GuardLink;
+use crate::guard::GuardTalk;
 use crate::handlers::{StopKind, TellContinuing};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::lease::LeasePhase;
@@ -45,7 +45,7 @@ pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
     }
     shared.stop.nudge();
     if let Some(commands) = &shared.commands {
-        commands.spawner().close_gate();
+        commands.gate().close();
     }
     let now = shared.clock.lease_now();
     let kill_at = match why {
@@ -82,7 +82,7 @@ pub fn is_clear(shared: &Shared) -> bool {
 
 /// Says "all clear" to the guard. Only when [`is_clear`].
 fn say_all_clear(shared: &Shared) {
-    let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.spawner().gate().continuing());
+    let pids = shared.commands.as_ref().map_or_else(Vec::new, |c| c.gate().continuing());
     if let Some(guard) = &shared.guard
         && let Err(error) = guard.all_clear(&pids)
     {
@@ -94,17 +94,17 @@ fn say_all_clear(shared: &Shared) {
 /// Names the running `continue` tasks to the guard, with each beat.
 pub fn tell_continuing(shared: &Shared) {
     let (Some(guard), Some(commands)) = (&shared.guard, &shared.commands) else { return };
-    commands.spawner().gate().tell_continuing(|pids| name_to(guard, pids));
+    commands.gate().tell_continuing(|pids| name_to(&**guard, pids));
 }
 
 /// What the spawner tells the guard each time a `continue` task starts. That one has ended is told with the
 /// next beat: the guard forgets the dead by itself.
-pub fn naming(guard: &Arc<GuardLink>) -> TellContinuing {
+pub fn naming(guard: &Arc<dyn GuardTalk>) -> TellContinuing {
     let guard = Arc::clone(guard);
-    Arc::new(move |pids| name_to(&guard, pids))
+    Arc::new(move |pids| name_to(&*guard, pids))
 }
 
-fn name_to(guard: &GuardLink, pids: &[i32]) {
+fn name_to(guard: &dyn GuardTalk, pids: &[i32]) {
     if let Err(error) = guard.continuing(pids) {
         log::error!("could not name the continuing tasks to the guard: {error}");
     }
@@ -148,7 +148,7 @@ fn clear_up(shared: &Shared, life: &Life) -> bool {
     let handler_runs = shared.running.count(|entry| !entry.takes_slot && entry.control.is_some()) > 0;
     if handler_runs && life.lease.phase(shared.clock.lease_now()) >= LeasePhase::Guard {
         log::error!("a handler still runs after L + K/2: the process aborts, because a thread cannot be killed");
-        std::process::abort();
+        crate::turns::abort("a handler does not end");
     }
     false
 }

@@ -9,16 +9,18 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
-use super::heartbeat::{Heartbeat, LifeError, Step, is_told_to_stop};
-use super::lane::Lane;
+use super::ending::end;
+use super::heartbeat::{Heartbeat, LifeError, Step};
 use super::options::EngineOptions;
 use super::running::Running;
 use super::shared::{Life, Phase, Shared};
 use super::stop::{Ending, Stop};
+use super::tally::Tally;
 use super::{dispatcher, finisher, guard_watch, host, over, sweeper, worker};
 use crate::clock::{Clock, SystemClock};
-use crate::guard::GuardLink;
-use crate::handlers::{CommandOptions, CommandRunner, Identity, Mode, Spawner, SpawnerOptions, StopKind};
+use crate::config::place;
+use crate::guard::{GuardLink, GuardTalk};
+use crate::handlers::{CommandOptions, CommandRunner, Commands, Identity, Mode, Spawner, SpawnerOptions};
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::Epoch;
 use crate::protocol::lease::Lease;
@@ -140,128 +142,27 @@ impl Engine {
     /// Waits until the engine was asked to end (by [`Engine::stop`], an operator, or its life's end),
     /// and ends it.
     pub fn wait(mut self) -> Result<(), EngineError> {
-        let heartbeat_ended = self.until_asked();
-        if !heartbeat_ended {
-            self.let_finish();
-            self.hand_back_all();
-        }
-        self.let_handlers_end();
-        self.shared.stop.ask(Ending::Loops);
-        self.shared.wake_dispatcher();
-        // The database may be away or frozen: what cannot be written now is handed back by a peer's takeover.
-        let limit = self.shared.options.timing.dead_after() + self.shared.options.timing.query_timeout() * 3;
-        let until = self.shared.clock.lease_now().after(limit);
-        for thread in self.loops.drain(..) {
-            join_until(&self.shared, thread, until);
-        }
-        let said = if heartbeat_ended { None } else { self.say_goodbye() };
-        self.shared.stop.ask(Ending::All);
-        let result = match self.heartbeat.take().map(JoinHandle::join) {
+        let heartbeat = self.heartbeat.take();
+        let loops = std::mem::take(&mut self.loops);
+        let shared = &self.shared;
+        // The flag comes with a nudge; a panic sets none.
+        let is_over = || shared.heartbeat_over.load(Ordering::Acquire);
+        let beats = &|| heartbeat.as_ref().is_some_and(|t| !is_over() && !t.is_finished());
+        let said = end(shared, beats, |until| {
+            for thread in loops {
+                join_until(shared, thread, until);
+            }
+        });
+        let result = match heartbeat.map(JoinHandle::join) {
             Some(Ok(result)) => result.map_err(EngineError::from),
             _ => Ok(()),
         };
         self.last.drain(..).for_each(|thread| drop(thread.join()));
-        if let (Ok(()), Some(true)) = (&result, said) {
+        if result.is_ok() && said == Some(true) {
             self.shared.nothing_to_prove();
         }
         result
     }
-
-    /// True if the heartbeat ended by itself.
-    fn until_asked(&self) -> bool {
-        loop {
-            let seen = self.shared.stop.nudges();
-            if self.shared.stop.ending() >= Ending::Finish {
-                return false;
-            }
-            // The flag comes with a nudge; a panic sets none.
-            let is_over = self.shared.heartbeat_over.load(Ordering::Acquire);
-            if is_over || self.heartbeat.as_ref().is_none_or(JoinHandle::is_finished) {
-                return true;
-            }
-            if is_told_to_stop(&self.shared) {
-                log::info!("operators want this engine to stop");
-                self.shared.stop.ask(Ending::Finish);
-            }
-            self.shared.stop.wait_nudged(Ending::Finish, self.shared.look_again(), seen);
-        }
-    }
-
-    fn let_finish(&self) {
-        let clock = &self.shared.clock;
-        let until = clock.lease_now().after(self.shared.options.stop_deadline);
-        log::info!("stopping: {} tasks still run", self.shared.running.count(|_| true));
-        loop {
-            let idle = self.shared.running.wait_empty(Duration::from_millis(200));
-            let over = clock.lease_now() >= until || deadline_passed(&self.shared);
-            if idle || over || self.shared.stop.ending() >= Ending::HandBack {
-                return;
-            }
-        }
-    }
-
-    /// Stops what still runs; returns when nothing does.
-    fn hand_back_all(&self) {
-        self.shared.stop.ask(Ending::HandBack);
-        if let Some(commands) = &self.shared.commands {
-            commands.spawner().close_gate();
-        }
-        let now = self.shared.clock.lease_now();
-        let kill_at = now.after(self.shared.options.timing.kill_budget());
-        self.shared.running.for_each(|entry| {
-            if let Some(control) = &entry.control {
-                control.stop(StopKind::HandBack, now, kill_at);
-            }
-        });
-        let limit = self.shared.options.timing.dead_after();
-        if !self.shared.running.wait_empty(limit) {
-            log::error!("some attempts did not end: {}", self.shared.running.count(|_| true));
-        }
-    }
-
-    /// A handler is a thread that nobody can kill. While one runs, the engine goes on beating, or a peer would
-    /// run its task beside it; if the lease is lost meanwhile, the lease watch ends the process.
-    fn let_handlers_end(&self) {
-        let runs = |entry: &super::running::Entry| !entry.takes_slot && entry.control.is_some();
-        let mut said = false;
-        while self.shared.running.count(runs) > 0 && self.heartbeat.as_ref().is_some_and(|t| !t.is_finished()) {
-            if !std::mem::replace(&mut said, true) {
-                log::error!("a handler does not end although it was told to: the engine goes on beating until it does");
-            }
-            self.shared.clock.pause(Duration::from_millis(50));
-        }
-    }
-
-    /// Writes `stopped`, which makes peers act at once; only when nothing is left. False if it could not
-    /// be written: then peers wait for T, or for the guard's proof.
-    fn say_goodbye(&self) -> Option<bool> {
-        let life = self.shared.life();
-        // After a self-fence the former life still has its row, and what it owns waits for its end.
-        let Some(incarnation) = life.incarnation.or(*self.shared.former.lock()) else { return Some(true) };
-        if self.shared.running.count(|_| true) > 0 {
-            return Some(false);
-        }
-        let mut lane = Lane::new("stop", Arc::clone(&self.shared.store), Arc::clone(&self.shared.abandoned));
-        let timeout = self.shared.options.timing.query_timeout().max(Duration::from_secs(1));
-        for _ in 0..3 {
-            match lane.call("stop", timeout, move |store| store.stop(incarnation)) {
-                Ok(_) => {
-                    log::info!("engine {} has stopped", self.shared.options.name);
-                    let _ = lane.call("wake", timeout, |store| store.wake());
-                    return Some(true);
-                }
-                Err(error) => log::warn!("could not write the goodbye: {}", error.chain()),
-            }
-        }
-        Some(false)
-    }
-}
-
-/// A drain or stop with a deadline that is over, by the database's clock as of the last beat.
-fn deadline_passed(shared: &Shared) -> bool {
-    let life = shared.life();
-    let now = life.meta.as_ref().map(|meta| meta.now);
-    matches!((life.wanted_deadline, now), (Some(deadline), Some(now)) if now >= deadline)
 }
 
 pub(super) fn build(
@@ -275,8 +176,32 @@ pub(super) fn build(
         Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
         None => Epoch::new(0),
     };
-    let guard = guard.map(Arc::new);
+    let guard = guard.map(|link| Arc::new(link) as Arc<dyn GuardTalk>);
     let commands = commands(&options, role, &clock, guard.as_ref())?;
+    let place = Place { clock, host: host::host_name(), boot_id: host::boot_id() };
+    let commands = commands.map(|runner| Arc::new(runner) as Arc<dyn Commands>);
+    Ok(share(store, options, place, known, commands, guard))
+}
+
+/// Where an engine runs.
+pub(crate) struct Place {
+    /// Its clocks.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Host name.
+    pub(crate) host: String,
+    /// The kernel's boot id.
+    pub(crate) boot_id: String,
+}
+
+/// What the loops of a new engine share.
+pub(crate) fn share(
+    store: Arc<dyn Store>,
+    options: EngineOptions,
+    place: Place,
+    known: Epoch,
+    commands: Option<Arc<dyn Commands>>,
+    guard: Option<Arc<dyn GuardTalk>>,
+) -> Shared {
     let life = Life {
         incarnation: None,
         phase: Phase::Out,
@@ -286,10 +211,11 @@ pub(super) fn build(
         meta: None,
         beat: 0,
     };
-    Ok(Shared {
+    Shared {
         store,
-        clock,
-        host: host::host_name(),
+        clock: place.clock,
+        host: place.host,
+        boot_id: place.boot_id,
         running: Running::default(),
         pulses: super::pulse::Pulses::default(),
         stop: Stop::default(),
@@ -307,16 +233,17 @@ pub(super) fn build(
         own_beats: unbounded(),
         wake: bounded(1),
         reports: unbounded(),
+        tally: Tally::default(),
         jobs: unbounded(),
         options,
-    })
+    }
 }
 
 fn commands(
     options: &EngineOptions,
     role: Role,
     clock: &Arc<dyn Clock>,
-    guard: Option<&Arc<GuardLink>>,
+    guard: Option<&Arc<dyn GuardTalk>>,
 ) -> Result<Option<CommandRunner>, EngineError> {
     if options.kinds.values().all(super::options::Kind::is_handler) {
         return Ok(None);
@@ -333,7 +260,11 @@ fn commands(
     {
         log::warn!("could not clear {}: {error}", scratch.display());
     }
-    std::fs::create_dir_all(&scratch).map_err(|e| EngineError::Host("make the scratch directory", e))?;
+    // Found out now, with a clear word: else every task would fail here, one after the other.
+    std::fs::create_dir_all(&scratch).and_then(|()| place::try_out(&scratch)).map_err(|e| {
+        let text = format!("{}: {e}", scratch.display());
+        EngineError::Host("use the scratch directory", std::io::Error::new(e.kind(), text))
+    })?;
     let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
     let command_options = CommandOptions { scratch, identity };
     Ok(Some(CommandRunner::new(Arc::new(spawner), command_options)))
@@ -351,13 +282,13 @@ fn join_until(shared: &Shared, thread: JoinHandle<()>, until: LeaseInstant) {
     }
 }
 
-fn finish_loop(shared: &Arc<Shared>) {
+pub(crate) fn finish_loop(shared: &Arc<Shared>) {
     let mut finisher = finisher::Finisher::new(Arc::clone(shared));
     while finisher.step() {}
     shared.pulses.finisher.end();
 }
 
-fn beat_loop(shared: &Arc<Shared>) -> Result<(), LifeError> {
+pub(crate) fn beat_loop(shared: &Arc<Shared>) -> Result<(), LifeError> {
     let mut heartbeat = Heartbeat::new(Arc::clone(shared));
     loop {
         let seen = shared.stop.nudges();

@@ -9,7 +9,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::handlers::AttemptControl;
 use crate::protocol::ids::{Incarnation, Nonce, TaskId};
 use crate::protocol::task::{OnLeaseLoss, Wish};
+use crate::protocol::time::LeaseInstant;
 use crate::store::{Claimed, Held};
+use crate::turns;
 
 /// One claimed task.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub struct Entry {
     pub incarnation: Incarnation,
     /// What stops it; `None` before it is started.
     pub control: Option<Arc<AttemptControl>>,
+    /// When it was started.
+    pub began_at: Option<LeaseInstant>,
     /// What an operator asked for.
     pub wish: Wish,
     /// Whether it runs through a lost lease.
@@ -75,13 +79,14 @@ impl Running {
             table.entries.insert(entry.task.held.task, entry);
         }
         self.changed.notify_all();
+        turns::changed();
     }
 
     /// The attempt of this task begins. `None` if it was taken out meanwhile.
-    pub fn begin(&self, held: &Held, control: &Arc<AttemptControl>) -> Option<Entry> {
+    pub fn begin(&self, held: &Held, control: &Arc<AttemptControl>, now: LeaseInstant) -> Option<Entry> {
         let mut table = self.table.lock();
         let entry = table.entries.get_mut(&held.task).filter(|entry| entry.task.held == *held)?;
-        entry.control = Some(Arc::clone(control));
+        (entry.control, entry.began_at) = (Some(Arc::clone(control)), Some(now));
         Some(entry.clone())
     }
 
@@ -94,6 +99,7 @@ impl Running {
         let entry = table.entries.remove(&held.task)?;
         table.unreported.insert(*held, entry.is_alone);
         self.changed.notify_all();
+        turns::changed();
         Some(entry)
     }
 
@@ -104,6 +110,7 @@ impl Running {
             table.unreported.remove(held);
         }
         self.changed.notify_all();
+        turns::changed();
     }
 
     /// A snapshot of what is claimed.
@@ -166,8 +173,16 @@ impl Running {
         Known { held: held.collect(), nonces: table.in_flight.clone() }
     }
 
+    fn holds_nothing(&self) -> bool {
+        let table = self.table.lock();
+        table.entries.is_empty() && table.in_flight.is_empty()
+    }
+
     /// Waits until nothing is claimed and no claim is under way, at most `span`. True if nothing is.
     pub fn wait_empty(&self, span: std::time::Duration) -> bool {
+        if let Some(is_empty) = turns::wait_until(span, || self.holds_nothing()) {
+            return is_empty;
+        }
         let mut table = self.table.lock();
         let holds = |table: &Table| !table.entries.is_empty() || !table.in_flight.is_empty();
         if holds(&table) {

@@ -23,11 +23,12 @@ use super::options::EngineOptions;
 use super::pulse::Pulses;
 use super::running::{Entry, Running};
 use super::stop::{Ending, Stop};
+use super::tally::Tally;
 use super::unit::Unit;
 use super::unit_file::{self, UnitLife};
 use crate::clock::Clock;
-use crate::guard::GuardLink;
-use crate::handlers::{CommandRunner, Ended};
+use crate::guard::GuardTalk;
+use crate::handlers::{Commands, Ended};
 use crate::protocol::engine::{Mode, Wanted, mode};
 use crate::protocol::ids::{Epoch, Incarnation};
 use crate::protocol::lease::{Lease, LeasePhase};
@@ -81,6 +82,8 @@ pub struct Report {
     pub entry: Entry,
     /// How it ended.
     pub ended: Ended,
+    /// How long it ran.
+    pub ran: Option<Duration>,
 }
 
 /// See the module.
@@ -93,8 +96,12 @@ pub struct Shared {
     pub options: EngineOptions,
     /// Host name, for the row and for tasks that are barred from a host.
     pub host: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
     /// What is claimed.
     pub running: Running,
+    /// What became of attempts, for the hourly numbers.
+    pub tally: Tally,
     /// Whether the loops turn.
     pub pulses: Pulses,
     /// The wish to end.
@@ -102,9 +109,9 @@ pub struct Shared {
     /// Database calls that hang.
     pub abandoned: Arc<AtomicUsize>,
     /// Runs commands; `None` where no kind is a command.
-    pub commands: Option<CommandRunner>,
+    pub commands: Option<Arc<dyn Commands>>,
     /// The guard; `None` without one.
-    pub guard: Option<Arc<GuardLink>>,
+    pub guard: Option<Arc<dyn GuardTalk>>,
     /// Something may be owned in the database that this engine does not know of.
     pub reconcile: AtomicBool,
     /// The epoch under which a heartbeat counter went back: in doubt until a larger one is seen.
@@ -176,6 +183,7 @@ impl Shared {
     pub fn wake_dispatcher(&self) {
         // Full means that it is awake already.
         let _ = self.wake.0.try_send(());
+        crate::turns::changed();
     }
 
     /// Names an incarnation to those who would have to prove its death, before its row can exist.

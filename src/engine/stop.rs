@@ -9,6 +9,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 
+use crate::turns;
+
 /// How far the end has come; it only goes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ending {
@@ -61,6 +63,7 @@ impl Stop {
                 let _ = self.bell.as_ref().map(|(rope, _)| rope.shutdown(Shutdown::Both));
             }
             self.changed.notify_all();
+            turns::changed();
         }
     }
 
@@ -68,6 +71,7 @@ impl Stop {
     pub fn nudge(&self) {
         self.state.lock().nudges += 1;
         self.changed.notify_all();
+        turns::changed();
     }
 
     /// How many nudges there were. To be read before the state is that they are about.
@@ -87,6 +91,9 @@ impl Stop {
 
     /// Waits for `span`, or until the ending comes to `until`. True if it did.
     pub fn wait(&self, until: Ending, span: Duration) -> bool {
+        if let Some(has_come) = turns::wait_until(span, || self.ending() >= until) {
+            return has_come;
+        }
         let mut now = self.state.lock();
         if now.ending < until {
             self.changed.wait_while_for(&mut now, |now| now.ending < until, span);
@@ -96,6 +103,9 @@ impl Stop {
 
     /// The same, but a nudge after `seen` ends the waiting too.
     pub fn wait_nudged(&self, until: Ending, span: Duration, seen: u64) -> bool {
+        if turns::wait_until(span, || self.ending() >= until || self.nudges() != seen).is_some() {
+            return self.ending() >= until;
+        }
         let mut now = self.state.lock();
         if now.ending < until && now.nudges == seen {
             self.changed.wait_while_for(&mut now, |now| now.ending < until && now.nudges == seen, span);

@@ -9,7 +9,7 @@ use crate::protocol::time::LeaseInstant;
 
 /// The sum of all messages so far.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// Whose death is to be proved.
     current: Option<Incarnation>,
     /// The one before, until a renewal shows that the current one is registered.
@@ -21,7 +21,7 @@ pub(super) struct Heard {
 
 impl Heard {
     /// Takes one message in. After a goodbye the engine has `kill_budget` to exit.
-    pub(super) fn hear(&mut self, notice: Notice, now: LeaseInstant, kill_budget: Duration) {
+    pub(crate) fn hear(&mut self, notice: Notice, now: LeaseInstant, kill_budget: Duration) {
         match notice {
             Notice::Registered(incarnation) => {
                 // Told before the registration is sent. Of several attempts only the first has a former
@@ -48,23 +48,23 @@ impl Heard {
     }
 
     /// When the guard acts; `None` before the first lease, and after "all clear".
-    pub(super) const fn deadline(&self) -> Option<LeaseInstant> {
+    pub(crate) const fn deadline(&self) -> Option<LeaseInstant> {
         self.deadline
     }
 
     /// The incarnations whose death is to be proved.
-    pub(super) fn to_prove(&self) -> impl Iterator<Item = Incarnation> {
+    pub(crate) fn to_prove(&self) -> impl Iterator<Item = Incarnation> {
         let is_owed = self.goodbye.is_none();
         self.former.into_iter().chain(self.current).filter(move |_| is_owed)
     }
 
     /// What is spared when a frozen engine is killed.
-    pub(super) fn continuing(&self) -> &[Proc] {
+    pub(crate) fn continuing(&self) -> &[Proc] {
         &self.continuing
     }
 
     /// The exit code of an engine that ended in good order.
-    pub(super) const fn goodbye(&self) -> Option<i32> {
+    pub(crate) const fn goodbye(&self) -> Option<i32> {
         self.goodbye
     }
 }

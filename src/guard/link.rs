@@ -32,7 +32,7 @@ const PACKET_MAX: usize = 12 * 1_024;
 
 /// What the engine tells the guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Notice {
+pub(crate) enum Notice {
     /// This incarnation is about to be registered, or was.
     Registered(Incarnation),
     /// A beat was accepted: the guard acts at this point (L + K/2 after its sending).
@@ -92,7 +92,29 @@ pub enum GuardState {
     Gone,
 }
 
-/// The engine's end. All methods return at once, except [`GuardLink::wait_tick`].
+/// What the engine can say to its guard, and hear from it. All methods return at once, except
+/// [`GuardTalk::wait_tick`].
+pub trait GuardTalk: Send + Sync {
+    /// Names the incarnation to prove dead. Call it *before* sending the registration: dead in
+    /// between, the row may exist and would otherwise wait for T; a proof for a row that never came
+    /// to be changes nothing. Until the next [`Self::renew`] the former incarnation is proved too.
+    fn registered(&self, incarnation: Incarnation) -> io::Result<()>;
+    /// A beat was accepted; the guard kills at `deadline`: its sending + L + K/2.
+    fn renew(&self, deadline: LeaseInstant) -> io::Result<()>;
+    /// After a self-fence nothing is left but the `continue` tasks `spared`: the guard waits without
+    /// deadline until the next [`Self::renew`].
+    fn all_clear(&self, spared: &[i32]) -> io::Result<()>;
+    /// The `continue` tasks that run now, replacing those named before. Name a task before its attempt
+    /// matters and while its process is not reaped, so that the number cannot be another's.
+    fn continuing(&self, pids: &[i32]) -> io::Result<()>;
+    /// The incarnation was ended in the database by the engine itself, and it exits with `exit_code`
+    /// within K: no proof is needed.
+    fn goodbye(&self, exit_code: i32) -> io::Result<()>;
+    /// Waits until the guard ticks, is gone, or `timeout` has passed without a sign of it.
+    fn wait_tick(&self, timeout: Duration) -> GuardState;
+}
+
+/// The engine's end.
 #[derive(Debug)]
 pub struct GuardLink {
     fd: OwnedFd,
@@ -105,40 +127,44 @@ impl GuardLink {
         Ok(envfd::take(GUARD_FD_ENV)?.map(|fd| Self { fd }))
     }
 
-    /// Names the incarnation to prove dead. Call it *before* sending the registration: dead in
-    /// between, the row may exist and would otherwise wait for T; a proof for a row that never came
-    /// to be changes nothing. Until the next [`Self::renew`] the former incarnation is proved too.
-    pub fn registered(&self, incarnation: Incarnation) -> io::Result<()> {
+    fn newest_tick(&self) -> io::Result<Option<LeaseInstant>> {
+        let mut newest = None;
+        while let Some(line) = receive(&self.fd)? {
+            let at = line.strip_prefix("tick ").and_then(|t| t.parse().ok()).map(LeaseInstant::from_ns);
+            newest = newest.max(at);
+        }
+        Ok(newest)
+    }
+
+    fn tell(&self, notice: &Notice) -> io::Result<()> {
+        transmit(&self.fd, &notice.line())
+    }
+}
+
+impl GuardTalk for GuardLink {
+    fn registered(&self, incarnation: Incarnation) -> io::Result<()> {
         self.tell(&Notice::Registered(incarnation))
     }
 
-    /// A beat was accepted; the guard kills at `deadline`: its sending + L + K/2.
-    pub fn renew(&self, deadline: LeaseInstant) -> io::Result<()> {
+    fn renew(&self, deadline: LeaseInstant) -> io::Result<()> {
         self.tell(&Notice::Renew(deadline))
     }
 
-    /// After a self-fence nothing is left but the `continue` tasks `spared`: the guard waits without
-    /// deadline until the next [`Self::renew`].
-    pub fn all_clear(&self, spared: &[i32]) -> io::Result<()> {
+    fn all_clear(&self, spared: &[i32]) -> io::Result<()> {
         check_count(spared)?;
         self.tell(&Notice::AllClear(spared.to_vec()))
     }
 
-    /// The `continue` tasks that run now, replacing those named before. Name a task before its attempt
-    /// matters and while its process is not reaped, so that the number cannot be another's.
-    pub fn continuing(&self, pids: &[i32]) -> io::Result<()> {
+    fn continuing(&self, pids: &[i32]) -> io::Result<()> {
         check_count(pids)?;
         self.tell(&Notice::Continue(pids.to_vec()))
     }
 
-    /// The incarnation was ended in the database by the engine itself, and it exits with `exit_code`
-    /// within K: no proof is needed.
-    pub fn goodbye(&self, exit_code: i32) -> io::Result<()> {
+    fn goodbye(&self, exit_code: i32) -> io::Result<()> {
         self.tell(&Notice::Goodbye(exit_code))
     }
 
-    /// Waits until the guard ticks, is gone, or `timeout` has passed without a sign of it.
-    pub fn wait_tick(&self, timeout: Duration) -> GuardState {
+    fn wait_tick(&self, timeout: Duration) -> GuardState {
         let end = SystemClock.lease_now().after(timeout);
         loop {
             match self.newest_tick() {
@@ -153,19 +179,6 @@ impl GuardLink {
             }
             wait_readable(&self.fd, left);
         }
-    }
-
-    fn newest_tick(&self) -> io::Result<Option<LeaseInstant>> {
-        let mut newest = None;
-        while let Some(line) = receive(&self.fd)? {
-            let at = line.strip_prefix("tick ").and_then(|t| t.parse().ok()).map(LeaseInstant::from_ns);
-            newest = newest.max(at);
-        }
-        Ok(newest)
-    }
-
-    fn tell(&self, notice: &Notice) -> io::Result<()> {
-        transmit(&self.fd, &notice.line())
     }
 }
 

@@ -98,11 +98,15 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use heard::Heard;
 pub use kill::{KillReport, Root, kill_below, kill_strays, kill_tree};
 pub use leftovers::{
-    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, inherited_state_dir, kill_marked, take_state_dir,
+    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, check_id, inherited_state_dir, kill_marked, take_state_dir,
 };
-pub use link::{GUARD_FD_ENV, GuardLink, GuardState, PIDS_MAX};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use link::Notice;
+pub use link::{GUARD_FD_ENV, GuardLink, GuardState, GuardTalk, PIDS_MAX};
 pub use means::{Means, MeansChoice};
 pub use probe::available_means;
 pub use unit::{UnitError, clear_own_unit};

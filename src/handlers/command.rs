@@ -11,6 +11,7 @@ use super::control::{AttemptControl, StopKind};
 use super::ended::Ended;
 use super::environment::Identity;
 use super::exit::{End, verdict};
+use super::gate::Gate;
 use super::handler::Attempt;
 use super::prepare::{self, StartError};
 use super::scratch::Scratch;
@@ -27,6 +28,14 @@ pub struct CommandOptions {
     pub scratch: PathBuf,
     /// What the engine adds to each environment.
     pub identity: Identity,
+}
+
+/// What an engine needs of those who run its commands.
+pub trait Commands: Send + Sync {
+    /// Runs one attempt to its end, and returns when nothing of it is left.
+    fn run(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Ended;
+    /// What every start passes.
+    fn gate(&self) -> &Gate;
 }
 
 /// Runs commands. One per engine, shared by its worker threads.
@@ -52,9 +61,14 @@ impl CommandRunner {
     pub fn spawner(&self) -> &Spawner {
         &self.spawner
     }
+}
 
-    /// Runs one attempt to its end.
-    pub fn run(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Ended {
+impl Commands for CommandRunner {
+    fn gate(&self) -> &Gate {
+        self.spawner.gate()
+    }
+
+    fn run(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Ended {
         let now = self.spawner.clock().lease_now();
         if let Some(stop) = control.requested().filter(|stop| now >= stop.term_at) {
             return Ended::not_started(stop.kind.result(), &format!("not started: {}", stop.kind.word()));
@@ -67,7 +81,9 @@ impl CommandRunner {
             }
         }
     }
+}
 
+impl CommandRunner {
     fn run_started(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Result<Seen, StartError> {
         let scratch = Scratch::create(&self.options.scratch, attempt)
             .map_err(StartError::host(format!("make a directory in {}", self.options.scratch.display())))?;

@@ -128,6 +128,7 @@ impl AttemptControl {
             *stop = Some(stop.map_or(asked, |earlier| earlier.and(asked)));
         }
         self.canceled.store(true, Ordering::Release);
+        crate::turns::changed();
         let Some(wake) = &self.wake else { return };
         let one = 1u64.to_ne_bytes();
         // SAFETY: the buffer is eight bytes long, as an eventfd wants it. The only possible error is a

@@ -54,7 +54,7 @@ mod testing;
 mod tests;
 
 pub use child::SpawnRequest;
-pub use command::{CommandOptions, CommandRunner};
+pub use command::{CommandOptions, CommandRunner, Commands};
 pub use control::{AttemptControl, Stop, StopKind};
 pub use ended::{DETAIL_MAX, Ended, one_line};
 pub use environment::Identity;
@@ -64,3 +64,4 @@ pub use handler::{Attempt, Context, Handler, Outcome, run_caught};
 pub use reaper::Strays;
 pub use spawner::{Mode, Running, SpawnError, Spawner, SpawnerOptions, TellContinuing};
 pub use spec::{CommandSpec, ExitCodes};
+pub use watch::{Countdown, Limits, Step};

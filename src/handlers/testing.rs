@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::command::{CommandOptions, CommandRunner};
+use super::command::{CommandOptions, CommandRunner, Commands};
 use super::control::AttemptControl;
 use super::ended::Ended;
 use super::environment::Identity;

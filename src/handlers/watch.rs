@@ -38,11 +38,13 @@ enum Sent {
 }
 
 /// What to do next.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
     /// Wait for events, at most until then.
     Wait(Option<LeaseInstant>),
+    /// Ask the command to end.
     Term,
+    /// Kill all of it.
     Kill,
 }
 
@@ -57,13 +59,61 @@ fn next_step(now: LeaseInstant, sent: Sent, stop: Option<Stop>) -> Step {
 }
 
 /// What stops a command although nobody asks.
-pub(super) struct Limits<'a> {
+pub struct Limits<'a> {
     /// When its time is over.
-    pub(super) timeout_at: Option<LeaseInstant>,
+    pub timeout_at: Option<LeaseInstant>,
     /// From SIGTERM to SIGKILL after that.
-    pub(super) grace: Duration,
+    pub grace: Duration,
     /// Whose lease it depends on; `None` for kinds that continue without.
-    pub(super) lease: Option<&'a Gate>,
+    pub lease: Option<&'a Gate>,
+}
+
+/// When which signal is due: all that a supervisor decides.
+pub struct Countdown<'a> {
+    limits: Limits<'a>,
+    sent: Sent,
+}
+
+impl<'a> Countdown<'a> {
+    /// Of a command that was just started.
+    pub const fn new(limits: Limits<'a>) -> Self {
+        Self { limits, sent: Sent::Nothing }
+    }
+
+    /// What to do at `now`. A signal counts as sent when it was returned.
+    pub fn step(&mut self, now: LeaseInstant, control: &AttemptControl) -> Step {
+        let limit = self.raise_stops(now, control);
+        let step = next_step(now, self.sent, control.requested());
+        match step {
+            Step::Term => self.sent = Sent::Term,
+            Step::Kill => self.sent = Sent::Kill,
+            Step::Wait(at) => return Step::Wait([at, limit].into_iter().flatten().min()),
+        }
+        step
+    }
+
+    /// The stop that names the end: the one whose SIGTERM was sent before it.
+    pub fn stopped(&self, control: &AttemptControl) -> Option<StopKind> {
+        control.requested().filter(|_| self.sent != Sent::Nothing).map(|stop| stop.kind)
+    }
+
+    /// Asks for a stop where a limit is reached. Returns the next limit that is not reached yet.
+    fn raise_stops(&mut self, now: LeaseInstant, control: &AttemptControl) -> Option<LeaseInstant> {
+        if self.sent == Sent::Nothing
+            && let Some(at) = self.limits.timeout_at.take_if(|at| now >= *at)
+        {
+            control.stop(StopKind::Timeout, at, now.after(self.limits.grace));
+        }
+        let lease = self.limits.lease.map(Gate::lease);
+        if let Some(Lease { until, kill_at }) = lease.filter(|lease| now >= lease.until) {
+            // Once: this lease is lost for this attempt, also if the engine gets another one.
+            self.limits.lease = None;
+            control.stop(StopKind::LeaseLost, until, kill_at);
+        }
+        let timeout_at = self.limits.timeout_at.filter(|_| self.sent == Sent::Nothing);
+        let lease_until = lease.map(|lease| lease.until).filter(|_| self.limits.lease.is_some());
+        [timeout_at, lease_until].into_iter().flatten().min()
+    }
 }
 
 /// The supervisor of one command.
@@ -72,10 +122,9 @@ pub(super) struct Watch<'a> {
     streams: &'a mut Streams,
     control: &'a AttemptControl,
     clock: &'a dyn Clock,
-    limits: Limits<'a>,
+    countdown: Countdown<'a>,
     timer: TimerFd,
     armed: Option<LeaseInstant>,
-    sent: Sent,
     killed: BTreeSet<Name>,
 }
 
@@ -111,10 +160,9 @@ impl<'a> Watch<'a> {
             streams,
             control,
             clock,
-            limits,
+            countdown: Countdown::new(limits),
             timer,
             armed: None,
-            sent: Sent::Nothing,
             killed: BTreeSet::new(),
         }
     }
@@ -129,8 +177,7 @@ impl<'a> Watch<'a> {
     pub(super) fn until_end(mut self) -> Watched {
         loop {
             if let Some(end) = reaper::ended(self.running.pid) {
-                let stop = self.control.requested().filter(|_| self.sent != Sent::Nothing);
-                return Watched { end, stopped: stop.map(|stop| stop.kind), killed: self.killed };
+                return Watched { end, stopped: self.countdown.stopped(self.control), killed: self.killed };
             }
             self.turn();
         }
@@ -138,41 +185,20 @@ impl<'a> Watch<'a> {
 
     fn turn(&mut self) {
         let now = self.clock.lease_now();
-        let limit = self.raise_stops(now);
-        match next_step(now, self.sent, self.control.requested()) {
+        match self.countdown.step(now, self.control) {
             Step::Term => {
-                self.sent = Sent::Term;
                 reaper::signal_group(self.running.pid, Signal::SIGTERM);
                 // A stopped process takes the signal only when it goes on.
                 reaper::signal_group(self.running.pid, Signal::SIGCONT);
             }
             Step::Kill => {
-                self.sent = Sent::Kill;
                 self.killed = reaper::kill_tree(self.running.pid, self.clock);
             }
             Step::Wait(at) => {
-                self.arm(now, [at, limit].into_iter().flatten().min());
+                self.arm(now, at);
                 self.wait();
             }
         }
-    }
-
-    /// Asks for a stop where a limit is reached. Returns the next limit that is not reached yet.
-    fn raise_stops(&mut self, now: LeaseInstant) -> Option<LeaseInstant> {
-        if self.sent == Sent::Nothing
-            && let Some(at) = self.limits.timeout_at.take_if(|at| now >= *at)
-        {
-            self.control.stop(StopKind::Timeout, at, now.after(self.limits.grace));
-        }
-        let lease = self.limits.lease.map(Gate::lease);
-        if let Some(Lease { until, kill_at }) = lease.filter(|lease| now >= lease.until) {
-            // Once: this lease is lost for this attempt, also if the engine gets another one.
-            self.limits.lease = None;
-            self.control.stop(StopKind::LeaseLost, until, kill_at);
-        }
-        let timeout_at = self.limits.timeout_at.filter(|_| self.sent == Sent::Nothing);
-        let lease_until = lease.map(|lease| lease.until).filter(|_| self.limits.lease.is_some());
-        [timeout_at, lease_until].into_iter().flatten().min()
     }
 
     fn arm(&mut self, now: LeaseInstant, at: Option<LeaseInstant>) {

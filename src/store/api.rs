@@ -1,8 +1,10 @@
 //! The trait that every backend implements.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::error::StoreError;
 use super::types::*;
 use crate::config::RetentionConfig;
@@ -107,6 +109,37 @@ pub trait Store: Send + Sync {
     fn resource(&self, name: &ResourceName) -> StoreResult<Option<ResourceRow>>;
     /// Numbers for `status` and the health check.
     fn status(&self) -> StoreResult<StatusView>;
+
+    // ---- changes by people, each with its row of history in its transaction (`audit`) -----------------
+
+    /// As `add`.
+    fn add_as(&self, tasks: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>>;
+    /// As `set_wanted`.
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>>;
+    /// As `forget_engines`.
+    fn forget_engines_as(
+        &self,
+        older_than: Duration,
+        names: &[EngineName],
+        change: &Change,
+    ) -> StoreResult<Vec<EngineRow>>;
+    /// As `raise_epoch`.
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool>;
+    /// Retry or cancel a batch of tasks in one transaction. One outcome for each, in the same order.
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>>;
+    /// A row for what has a transaction of its own: a migration.
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()>;
+    /// Who changed what, newest first.
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)>;
+
+    // ---- hourly numbers ---------------------------------------------------------------------------------
+
+    /// Adds what an engine has counted to the present hour.
+    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()>;
+    /// What is known of these full hours.
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>>;
+    /// The first hour that is kept: before it nothing is known, and after it no row means nothing happened.
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>>;
 
     // ---- wake-up ----------------------------------------------------------------------------------------
 

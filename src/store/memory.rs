@@ -8,6 +8,7 @@
 //! anything, so an error leaves nothing half done. The whole state can be copied and put back, which is
 //! how a simulator plays lost commits, stale reads and a database that was restored.
 
+mod audit;
 mod claims;
 mod ends;
 mod engines;
@@ -17,14 +18,17 @@ mod state;
 mod takeover;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use audit::HistoryRow;
 pub use state::{EngineEntry, MetaEntry, ResourceEntry, State, TaskEntry, WishEntry};
 
 use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::types::*;
 use crate::clock::Clock;
 use crate::config::RetentionConfig;
@@ -37,13 +41,14 @@ use crate::protocol::time::Timestamp;
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    behind: Arc<Mutex<Option<State>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl MemoryStore {
     /// An empty store whose database clock is the wall time of `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { state: Arc::new(Mutex::new(State::default())), clock }
+        Self { state: Arc::new(Mutex::new(State::default())), behind: Arc::default(), clock }
     }
 
     /// A copy of everything. Payloads are shared, so it is cheap.
@@ -61,12 +66,21 @@ impl MemoryStore {
         self.state.lock().identity = identity.to_owned();
     }
 
+    /// What plain reads see from now on: an older state, as on a replica that lags (Galera), or the present
+    /// one again. Writes always see the present.
+    pub fn lag(&self, behind: Option<State>) {
+        *self.behind.lock() = behind;
+    }
+
     /// Changes the state behind the store's back.
     pub fn edit<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock())
     }
 
     fn read<T>(&self, read: impl FnOnce(&State, Timestamp) -> T) -> T {
+        if let Some(behind) = &*self.behind.lock() {
+            return read(behind, self.clock.wall_now());
+        }
         read(&self.state.lock(), self.clock.wall_now())
     }
 
@@ -100,8 +114,8 @@ impl Store for MemoryStore {
     fn meta(&self) -> StoreResult<Meta> {
         Ok(self.read(State::meta))
     }
-    fn raise_epoch(&self, from: Epoch, at_least: Epoch, _: &str) -> StoreResult<bool> {
-        Ok(self.write(|s, _| s.raise_epoch(from, at_least)))
+    fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
+        Ok(self.write(|s, _| s.raise_epoch(from, at_least, reason)))
     }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
         Ok(self.write(|s, _| s.settle_epoch(epoch)))
@@ -194,6 +208,68 @@ impl Store for MemoryStore {
     }
     fn status(&self) -> StoreResult<StatusView> {
         Ok(self.read(State::status))
+    }
+
+    fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
+            let ids = s.add(new, &change.by, now)?;
+            s.record(change, (!ids.is_empty()).then(|| Affected::tasks(ids.clone())), now);
+            Ok(ids)
+        })
+    }
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
+            let had = s.set_wanted(wish, now);
+            s.record(change, had.map(|had| wish.affected(had)), now);
+            Ok(had)
+        })
+    }
+    fn forget_engines_as(
+        &self,
+        older_than: Duration,
+        names: &[EngineName],
+        change: &Change,
+    ) -> StoreResult<Vec<EngineRow>> {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
+            let gone = s.forget_engines(older_than, names, false, now);
+            s.record(change, Affected::forgotten(&gone), now);
+            Ok(gone)
+        })
+    }
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
+            let is_raised = s.raise_epoch(from, at_least, reason);
+            s.record(change, is_raised.then(|| Affected::epoch(from, at_least)), now);
+            Ok(is_raised)
+        })
+    }
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+        self.write(|s, now| s.task_verbs(tasks, verb, change, now))
+    }
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
+            s.record(change, Some(affected.clone()), now);
+            Ok(())
+        })
+    }
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
+        Ok(self.read(|s, now| (now, s.history(filter, now))))
+    }
+
+    fn add_hours(&self, _: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.write(|s, now| s.add_hours(counts, now));
+        Ok(())
+    }
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+        Ok(self.read(|s, _| s.hours(starts)))
+    }
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
+        Ok(self.read(|s, _| s.hours.keys().next().map(|(at, _)| *at)))
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {

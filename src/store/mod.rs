@@ -13,17 +13,19 @@
 //! | `engine` | lives that are not closed; narrow, because each beat rewrites the row | `register`, `beat`, `fence`, `stop`, `close` |
 //! | `engine_info` | what a life said of itself; kept for people after it is closed | `register`, `close`, `take_over` (a count), `forget_engines` |
 //! | `engine_wish` | what operators want of a name; outlives the life | `set_wanted` |
-//! | `task` | unfinished work, and what waits for a person | `add`, `claim`, `finish`, `take_over`, `promote_due`, `task_verb` |
+//! | `task` | unfinished work, and what waits for a person | `add`, `claim`, `finish`, `take_over`, `promote_due`, `task_verb`, `task_verbs` |
 //! | `task_resource` | which resources a task names, and whether it stands in their lines | the same |
 //! | `resource` | owner and token of what was claimed at least once | `claim` makes the row; whatever frees it or leaves its line writes it |
-//! | `task_archive` | done and canceled tasks; never polled | `finish`, `take_over`, `task_verb` |
+//! | `task_archive` | done and canceled tasks; never polled | `finish`, `take_over`, `task_verb`, `task_verbs` |
 //! | `attempt`, `attempt_output` | attempts that were not the good last one; what attempts printed | `finish`, `take_over` |
+//! | `history` | who changed what, when and why | every change by a person, in its own transaction |
+//! | `hour` | what became of attempts, per hour and kind | `add_hours`, by each engine about once a minute |
 //!
 //! `add` touches no row that an engine locks: a submitter's long transaction holds up nobody.
 //!
 //! # Lock order
 //!
-//! Resource (by name), then task (by number), then engine. Candidates are read without locks, then locked
+//! Resource (by name), then task (by number), then engine, then hour (by kind). Candidates are read without locks, then locked
 //! in this order and checked again. Claims and takeovers pass over what others hold (`SKIP LOCKED`);
 //! a finish and a person's verb wait, because nobody else will do it for them. The line of a resource is
 //! read *after* its row was locked, by a statement of its own: inside the locking statement it would come
@@ -82,6 +84,7 @@
 //! 100, so batching is the cure there too, not `NORMAL`.
 
 pub mod api;
+pub mod audit;
 pub mod backend;
 pub mod db;
 pub mod error;
@@ -102,6 +105,7 @@ pub mod sqlite;
 pub mod types;
 
 pub use api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+pub use audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 pub use error::{SchemaProblem, StoreError};
 pub use memory::MemoryStore;
 pub use open::open;

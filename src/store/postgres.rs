@@ -156,12 +156,25 @@ fn conninfo(settings: &Settings) -> String {
 
 fn sort_connect(settings: &Settings, text: String) -> StoreError {
     let source = Cause(settings.redact(&one_line(&text)));
-    let refused = ["password authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied"];
-    if refused.iter().any(|part| text.contains(part)) {
-        return StoreError::Refused(format!("the database at {} does not let us in: {source}", settings.place()));
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if text.contains("database \"") && text.contains("does not exist") {
+        return StoreError::Refused(format!("there is no such database at {}: {source}", settings.place()));
+    }
+    if has(&DENIED) {
+        return StoreError::Denied { place: settings.place(), source };
     }
     StoreError::Unreachable { place: settings.place(), source }
 }
+
+/// A login that was refused: no restart mends it, and waiting neither.
+const DENIED: [&str; 6] = [
+    "authentication failed",
+    "no password supplied",
+    "pg_hba.conf",
+    "role \"",
+    "permission denied",
+    "not permitted to log in",
+];
 
 /// The driver's advice comes in lines of its own; a log entry has one.
 fn one_line(text: &str) -> String {

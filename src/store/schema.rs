@@ -195,12 +195,62 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    history (id) {
+        id -> BigInt,
+        command -> BigInt,
+        part -> Integer,
+        made_at -> BigInt,
+        made_by -> Text,
+        host -> Text,
+        program -> Text,
+        version -> Text,
+        verb -> Text,
+        object -> Text,
+        task_first -> Nullable<BigInt>,
+        task_last -> Nullable<BigInt>,
+        tasks -> Nullable<Text>,
+        object_count -> BigInt,
+        old_value -> Nullable<Text>,
+        new_value -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        until_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    hour (starts_at, kind, shard) {
+        starts_at -> BigInt,
+        kind -> Text,
+        shard -> SmallInt,
+        claimed -> BigInt,
+        done -> BigInt,
+        tempfail -> BigInt,
+        failed -> BigInt,
+        timeout -> BigInt,
+        crash -> BigInt,
+        lost -> BigInt,
+        handed_back -> BigInt,
+        canceled -> BigInt,
+        fenced -> BigInt,
+        failed_for_good -> BigInt,
+        quarantined -> BigInt,
+        run_us -> BigInt,
+        run_max_us -> BigInt,
+        waited -> BigInt,
+        wait_us -> BigInt,
+        wait_max_us -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     attempt,
     attempt_output,
     engine,
     engine_info,
     engine_wish,
+    history,
+    hour,
     meta,
     resource,
     task,

@@ -1,18 +1,22 @@
 //! [`Store`] over a database: a pool, a connection of its own for beats, and the shared statements.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use diesel::r2d2::{Pool, PooledConnection};
 use parking_lot::{Condvar, Mutex};
 
 use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
+use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::backend::Backend;
 use super::db::Db;
 use super::error::StoreError;
 use super::migrate;
 use super::pool::{Manager, Settings, build, pool_error};
+use super::queries::history::with_history;
 use super::queries::{
-    beat, claim, engine_rows, engines, finish, meta, people, purge, register, resources, status, sweep, takeover, tasks,
+    beat, bulk, claim, engine_rows, engines, finish, history, hours, meta, people, purge, register, resources, status,
+    sweep, takeover, tasks,
 };
 use super::types::*;
 use crate::config::RetentionConfig;
@@ -233,6 +237,65 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn status(&self) -> StoreResult<StatusView> {
         self.run(|db| status::status(db))
+    }
+
+    fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let ids = tasks::add(db, new, &change.by)?;
+                let affected = (!ids.is_empty()).then(|| Affected::tasks(ids.clone()));
+                Ok((ids, affected))
+            })
+        })
+    }
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let had = engines::set_wanted(db, wish)?;
+                Ok((had, had.map(|had| wish.affected(had))))
+            })
+        })
+    }
+    fn forget_engines_as(
+        &self,
+        older_than: Duration,
+        names: &[EngineName],
+        change: &Change,
+    ) -> StoreResult<Vec<EngineRow>> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let gone = engine_rows::forget_engines(db, older_than, names, false)?;
+                let affected = Affected::forgotten(&gone);
+                Ok((gone, affected))
+            })
+        })
+    }
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
+        self.run(|db| {
+            with_history(db, change, |db| {
+                let is_raised = meta::raise_epoch(db, from, at_least, reason)?;
+                Ok((is_raised, is_raised.then(|| Affected::epoch(from, at_least))))
+            })
+        })
+    }
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+        self.run(|db| bulk::task_verbs(db, tasks, verb, change))
+    }
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
+        self.run(|db| history::record(db, change, affected))
+    }
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
+        self.run(|db| history::history(db, filter))
+    }
+
+    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.run(|db| hours::add(db, by, counts))
+    }
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+        self.run(|db| hours::hours(db, starts))
+    }
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
+        self.run(|db| hours::first(db))
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {

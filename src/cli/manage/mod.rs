@@ -3,6 +3,7 @@
 pub mod config_check;
 pub mod config_init;
 pub mod config_show;
+pub mod db_epoch_raise;
 pub mod db_migrate;
 pub mod db_status;
 pub mod demo;

@@ -98,12 +98,12 @@ fn text(snapshot: &ClusterSnapshot, info: &ServerInfo, found: &[Problem], flags:
             "  {:<8}  {}\n            -> {}\n",
             problem.severity.word(),
             problem.text,
-            problem.next
+            flags.command(&problem.next)
         ));
     }
     match found.len().saturating_sub(PROBLEMS_MAX) {
         0 => text,
-        more => text + &format!("  and {more} more: rekindle status -o json\n"),
+        more => text + &flags.command(&format!("  and {more} more: rekindle status -o json\n")),
     }
 }
 

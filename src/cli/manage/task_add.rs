@@ -107,7 +107,7 @@ fn gather(args: &TaskAddArgs) -> Result<Vec<NewTask>, CliError> {
         return read(&mut stdin().lock(), "standard input", &common);
     }
     let path = many.strip_prefix('@').unwrap_or(many);
-    let file = File::open(path).map_err(|error| CliError::file("read", path.as_ref(), &error))?;
+    let file = File::open(path).map_err(|error| payload::unreadable(path, &error))?;
     read(&mut BufReader::new(file), path, &common)
 }
 

@@ -61,7 +61,7 @@ impl Heartbeat {
         });
         if self.shared.guard.is_some() && now.since(since) > self.shared.options.timing.dead_after() {
             log::error!("the {name} loop has not turned for {:?}: aborting", now.since(since));
-            std::process::abort();
+            crate::turns::abort("a loop stands still");
         }
     }
 
@@ -120,8 +120,8 @@ impl Heartbeat {
         if let Some(commands) = &self.shared.commands {
             // A gate that was closed on purpose (a stop, a dead guard) is not opened by another beat.
             match was_live {
-                true => commands.spawner().gate().renew(GateLease { until, kill_at }),
-                false => commands.spawner().open_gate(GateLease { until, kill_at }),
+                true => commands.gate().renew(GateLease { until, kill_at }),
+                false => commands.gate().open(GateLease { until, kill_at }),
             }
         }
         if let Some(guard) = &self.shared.guard {

@@ -8,6 +8,9 @@ use crate::engine::lane::Lane;
 use crate::protocol::ids::Epoch;
 use crate::store::BeatAnswer;
 
+/// The thread that raises an epoch makes one call.
+const RAISE_STACK: usize = 256 << 10;
+
 impl Heartbeat {
     /// Why the database may have lost commits, if it may.
     pub(super) fn doubt(&self, answer: &BeatAnswer, went_back: bool) -> Option<&'static str> {
@@ -46,7 +49,7 @@ impl Heartbeat {
         let (shared, from) = (Arc::clone(&self.shared), meta.epoch);
         let at_least = Epoch::new(known.as_i64().max(from.as_i64()) + 1);
         // Not on the beat's own lane: a raise that hangs must not cost a heartbeat.
-        let spawned = std::thread::Builder::new().name("raise-epoch".into()).spawn(move || {
+        let spawned = crate::turns::spawn("raise-epoch", RAISE_STACK, move || {
             // In a lane: a call that hangs is given up, and a later beat asks again.
             let mut lane = Lane::new("raise", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
             let timeout = shared.options.statement_timeout;

@@ -86,7 +86,7 @@ impl Heartbeat {
             incarnation: fresh_incarnation(),
             name: options.name.clone(),
             host: self.shared.host.clone(),
-            boot_id: host::boot_id(),
+            boot_id: self.shared.boot_id.clone(),
             pid: std::process::id(),
             state_id: options.state_id.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -143,7 +143,7 @@ impl Heartbeat {
     /// A namesake that is this very state directory in this very boot is dead: this process holds the
     /// directory's lock, and what it left was killed before. Any other is refused.
     fn meet(&mut self, namesake: &Namesake) -> Result<Step, LifeError> {
-        let same = namesake.state_id == self.shared.options.state_id && namesake.boot_id == host::boot_id();
+        let same = namesake.state_id == self.shared.options.state_id && namesake.boot_id == self.shared.boot_id;
         if same {
             let proof = if self.former.is_some() { Proof::Itself } else { Proof::Lock };
             log::info!("the former life {} of this engine is over; ending it (proof {proof})", namesake.incarnation);
@@ -205,6 +205,9 @@ impl Heartbeat {
 
 /// From the system's randomness: two engines that start from one image must not draw the same.
 fn fresh_incarnation() -> Incarnation {
+    if let Some(player) = crate::turns::player() {
+        return Incarnation::new(player.draw());
+    }
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Incarnation::new(i64::from_ne_bytes(bytes)),

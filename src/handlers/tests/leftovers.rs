@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::guard::tree;
 use crate::handlers::testing::{Bench, INSIDE, again, attempt, bench, bench_in, is_inside, shell, wait_until};
-use crate::handlers::{AttemptControl, CommandSpec, Mode, StopKind};
+use crate::handlers::{AttemptControl, CommandSpec, Commands, Mode, StopKind};
 use crate::protocol::ids::TaskId;
 use crate::protocol::task::{AttemptResult, OnLeaseLoss};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::guard::tree;
 use crate::handlers::testing::{attempt, bench, shell, wait_until};
-use crate::handlers::{AttemptControl, CommandSpec, Ended, Lease, StopKind};
+use crate::handlers::{AttemptControl, CommandSpec, Commands, Ended, Lease, StopKind};
 use crate::protocol::task::{AttemptResult, OnLeaseLoss};
 use crate::protocol::time::LeaseInstant;
 

@@ -7,7 +7,7 @@ use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{KindName, ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
-use crate::protocol::task::TaskState;
+use crate::protocol::task::{Reason, TaskState};
 use crate::protocol::time::Timestamp;
 use crate::store::queries::claim::{LOOK_AHEAD, LOOK_MIN, ROUNDS_MAX, is_behind};
 use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
@@ -100,7 +100,7 @@ impl State {
 
     fn block(&mut self, id: TaskId) {
         if let Some(task) = self.tasks.get_mut(&id) {
-            task.state = TaskState::Blocked;
+            (task.state, task.was_free) = (TaskState::Blocked, false);
         }
     }
 
@@ -120,6 +120,8 @@ impl State {
     fn take(&mut self, c: &Claim, id: TaskId, stored: Token, now: Timestamp) -> Option<Claimed> {
         let epoch = self.meta.epoch;
         let task = self.tasks.get_mut(&id)?;
+        let is_first = std::mem::take(&mut task.was_free) && task.reason == Reason::First;
+        let waited = is_first.then(|| now.since(task.created_at));
         task.token = Token::next(task.token.max(stored), epoch);
         (task.state, task.owner, task.nonce) = (TaskState::Running, Some(c.incarnation), Some(c.nonce));
         (task.policy, task.attempt, task.claimed_at, task.ended_at) = (c.policy, task.attempt + 1, Some(now), None);
@@ -138,6 +140,7 @@ impl State {
             was_elsewhere: task.was_elsewhere,
             payload: task.payload.to_vec(),
             resources: task.resources.clone(),
+            waited,
         })
     }
 }

@@ -105,7 +105,7 @@ impl State {
             self.attempts.remove(id);
             self.outputs.retain(|(task, _), _| task != id);
         }
-        let mut count = old.len();
+        let mut count = old.len() + self.purge_audit(retention, now);
         if let Keep::For(span) = retention.engines {
             count += self.forget_engines(span, &[], false, now).len();
         }

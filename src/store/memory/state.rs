@@ -8,6 +8,7 @@ use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, Nonce, Reso
 use crate::protocol::task::{AttemptResult, Policy, Reason, TaskState, Wish};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
+use crate::store::audit::Counts;
 use crate::store::error::StoreError;
 use crate::store::types::{AttemptRow, Held, Meta, OutputRow, Registration};
 
@@ -34,6 +35,10 @@ pub struct State {
     pub attempts: BTreeMap<TaskId, Vec<AttemptRow>>,
     /// What attempts printed.
     pub outputs: BTreeMap<(TaskId, u32), OutputRow>,
+    /// Who changed what.
+    pub history: Vec<super::audit::HistoryRow>,
+    /// What became of attempts, per hour and kind.
+    pub hours: BTreeMap<(Timestamp, KindName), Counts>,
     /// The last number that was given out.
     pub last_id: i64,
     /// Counts writes, for watchers.
@@ -53,6 +58,8 @@ pub struct MetaEntry {
     pub raised_epoch: Epoch,
     /// The last one that was watched long enough.
     pub settled_epoch: Epoch,
+    /// Why it was raised the last time.
+    pub raised_reason: Option<String>,
     /// The last search for orphans.
     pub orphan_scan_at: Timestamp,
     /// When somebody last looked for resources to forget, or raised the epoch for it.
@@ -140,6 +147,8 @@ pub struct TaskEntry {
     pub token: Token,
     /// Who runs it.
     pub owner: Option<Incarnation>,
+    /// It was ready from the moment it was added, and nobody has claimed it yet.
+    pub was_free: bool,
     /// Names the claim.
     pub nonce: Option<Nonce>,
     /// Not before, while it waits.
@@ -194,6 +203,7 @@ impl Default for State {
             epoch: one,
             raised_epoch: one,
             settled_epoch: one,
+            raised_reason: None,
             orphan_scan_at: Timestamp::from_us(0),
             forget_at: Timestamp::from_us(0),
             forget_epoch: None,
@@ -209,6 +219,8 @@ impl Default for State {
             lines: BTreeMap::new(),
             attempts: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            history: Vec::new(),
+            hours: BTreeMap::new(),
             last_id: 0,
             changes: 0,
         }
@@ -227,9 +239,11 @@ impl State {
     pub(super) fn meta(&self, now: Timestamp) -> Meta {
         Meta {
             cluster_id: "memory".into(),
+            cluster: self.meta.cluster.clone(),
             epoch: self.meta.epoch,
             raised_epoch: self.meta.raised_epoch,
             settled_epoch: self.meta.settled_epoch,
+            raised_reason: self.meta.raised_reason.clone(),
             identity_matches: self.is_recorded(),
             now,
         }
@@ -247,11 +261,12 @@ impl State {
         Err(StoreError::Refused("the database is not the one that the epoch was recorded for".into()))
     }
 
-    pub(super) fn raise_epoch(&mut self, from: Epoch, at_least: Epoch) -> bool {
+    pub(super) fn raise_epoch(&mut self, from: Epoch, at_least: Epoch, reason: &str) -> bool {
         let is_mine = self.meta.epoch == from;
         if is_mine {
             self.meta.epoch = at_least.max(Epoch::new(from.as_i64() + 1));
             self.meta.raised_epoch = self.meta.epoch;
+            self.meta.raised_reason = Some(reason.to_owned());
             self.meta.identity.clone_from(&self.identity);
         }
         is_mine

@@ -1,11 +1,14 @@
 //! Takeover in memory.
 
+use std::collections::BTreeMap;
+
 use super::state::State;
 use crate::protocol::engine::{EngineState, Proof};
-use crate::protocol::ids::{Incarnation, TaskId, Token};
+use crate::protocol::ids::{Incarnation, KindName, TaskId, Token};
 use crate::protocol::takeover::{Next, Orphan, take_over as decide};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
+use crate::store::audit::Counts;
 use crate::store::queries::takeover::OwnerRow;
 use crate::store::types::{AttemptRow, TakeoverReport};
 
@@ -23,14 +26,16 @@ impl State {
         if !ids.is_empty() {
             self.must_be_recorded()?;
         }
+        let mut counts: BTreeMap<KindName, Counts> = BTreeMap::new();
         let mut report = TakeoverReport { more, ..TakeoverReport::default() };
         for id in &ids {
-            match self.take_one_over(*id, owner, &end, &name, now) {
+            match self.take_one_over(*id, owner, &end, &name, now, &mut counts) {
                 Some(Next::Ready(_)) => report.ready += 1,
                 Some(_) => report.parked += 1,
                 None => report.skipped += 1,
             }
         }
+        self.add_hours(&counts, now);
         if !more {
             self.free_strays(owner);
         }
@@ -56,6 +61,7 @@ impl State {
         end: &OwnerRow,
         name: &str,
         now: Timestamp,
+        counts: &mut BTreeMap<KindName, Counts>,
     ) -> Option<Next> {
         let task = self.tasks.get_mut(&id)?;
         let held = task.held(id)?;
@@ -69,6 +75,7 @@ impl State {
         let plan = decide(&orphan, &end.end);
         (task.lost, task.handed_back, task.charged) = (plan.lost, plan.handed_back, plan.charged);
         task.engine = Some(name.to_owned());
+        counts.entry(task.kind.clone()).or_default().ended(plan.result, &plan.next, None);
         let row = AttemptRow {
             attempt: task.attempt,
             engine: name.to_owned(),

@@ -58,7 +58,7 @@ impl State {
 
     fn make_ready(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        (task.state, task.due_at) = (TaskState::Ready, None);
+        (task.state, task.due_at, task.was_free) = (TaskState::Ready, None, false);
         let names = task.resources.clone();
         self.place_in_line(id, &names, true);
     }
@@ -127,6 +127,7 @@ impl TaskEntry {
             policy: Policy::default(),
             token: Token::ZERO,
             owner: None,
+            was_free: new.delay.is_none(),
             nonce: None,
             due_at: new.delay.map(|delay| now.after(delay)),
             claimed_at: None,

@@ -11,6 +11,7 @@
 //! row without a lock (a lock there would make beats wait); the slow search finds such tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::rows::{held, resources_of};
 use crate::protocol::ids::{Incarnation, KindName, ResourceName, TaskId, Token};
@@ -89,7 +90,10 @@ fn keyed_rounds(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRe
     Ok(Vec::new())
 }
 
-const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload";
+/// The last column is the wait, where the task was ready from the moment it was added: whatever delays a
+/// task (a due time, a line, an earlier claim) writes its row and raises `version`.
+const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload, \
+     CASE WHEN attempt = 1 AND version = 1 AND reason = 0 THEN claimed_at - created_at END";
 
 fn read_claimed(mut row: Row, c: &Claim) -> Claimed {
     Claimed {
@@ -103,6 +107,7 @@ fn read_claimed(mut row: Row, c: &Claim) -> Claimed {
         was_elsewhere: row.flag(),
         payload: row.bytes(),
         resources: Vec::new(),
+        waited: row.opt_int().map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0))),
     }
 }
 

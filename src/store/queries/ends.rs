@@ -59,12 +59,13 @@ fn raised(db: &mut dyn Db, s: &mut Stmt, stored: Token) -> StoreResult<(String, 
 }
 
 /// The condition that the database is still the recorded one.
-fn is_recorded(db: &mut dyn Db) -> StoreResult<String> {
+pub fn is_recorded(db: &mut dyn Db) -> StoreResult<String> {
     let identity = db.identity()?;
     Ok(format!("EXISTS (SELECT 1 FROM meta WHERE one = 1 AND identity = {identity})"))
 }
 
-fn moved_away() -> StoreError {
+/// It is not.
+pub fn moved_away() -> StoreError {
     StoreError::Refused(
         "the database is not the one that the epoch was recorded for; the next beat raises the epoch".into(),
     )

@@ -4,12 +4,15 @@
 //! locks, then locked in that order and checked again.
 
 pub mod beat;
+pub mod bulk;
 pub mod claim;
 pub mod ends;
 pub mod engine_rows;
 pub mod engines;
 pub mod finish;
 pub mod forget;
+pub mod history;
+pub mod hours;
 pub mod lines;
 pub mod meta;
 pub mod people;

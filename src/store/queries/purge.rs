@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::engine_rows::forget_engines;
-use super::forget::forget;
+use super::forget::forget as forget_resources;
+use super::hours::forget;
 use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
@@ -33,11 +34,17 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
     if let Keep::For(span) = retention.logs {
         deleted += logs(db, span, limit)?;
     }
+    if let Keep::For(span) = retention.history {
+        deleted += forget(db, "history", "made_at", span, limit)?;
+    }
+    if let Keep::For(span) = retention.hours {
+        deleted += forget(db, "hour", "starts_at", span, limit)?;
+    }
     if let Keep::For(span) = retention.engines {
         deleted += forget_engines(db, span, &[], false)?.len();
     }
     if let Keep::For(span) = retention.resources {
-        deleted += forget(db, span, limit)?;
+        deleted += forget_resources(db, span, limit)?;
     }
     Ok(deleted)
 }

@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ends::{Ended, write_next};
 use super::engines;
+use super::hours;
 use super::lines::wake_heads;
 use super::rows::{held, resources_of};
 use crate::protocol::engine::{EngineState, Proof};
-use crate::protocol::ids::{Incarnation, ResourceName, TaskId, Token};
+use crate::protocol::ids::{Incarnation, KindName, ResourceName, TaskId, Token};
 use crate::protocol::takeover::{Next, Orphan, OwnerEnd, take_over as decide};
 use crate::protocol::task::{AttemptResult, Policy, Wish};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
+use crate::store::audit::Counts;
 use crate::store::db::Db;
 use crate::store::sql::Row;
 use crate::store::types::{Held, TakeoverReport};
@@ -65,6 +67,7 @@ struct OrphanRow {
     orphan: Orphan,
     attempt: u32,
     claimed_at: i64,
+    kind: KindName,
 }
 
 /// See `Store::take_over`.
@@ -85,6 +88,7 @@ pub fn take_over_here(db: &mut dyn Db, owner: Incarnation, by: &str, limit: usiz
     let rows = lock_orphans(db, owner, &chosen)?;
     let mut report = TakeoverReport { more, skipped: ids.len() - rows.len(), ..TakeoverReport::default() };
     let mut freed = BTreeSet::new();
+    let mut counts: BTreeMap<KindName, Counts> = BTreeMap::new();
     for row in &rows {
         let plan = decide(&row.orphan, &end.end);
         let names = wants.get(&row.held.task).map_or(&[][..], Vec::as_slice);
@@ -94,12 +98,14 @@ pub fn take_over_here(db: &mut dyn Db, owner: Incarnation, by: &str, limit: usiz
         let ended =
             Ended { stored: stored.max(row.held.token), names, result: plan.result, detail: Some(&end.evidence) };
         write_next(db, row.held.task, &plan.next, &ended)?;
+        counts.entry(row.kind.clone()).or_default().ended(plan.result, &plan.next, None);
         freed.extend(names.iter().cloned());
         if matches!(plan.next, Next::Ready(_)) { report.ready += 1 } else { report.parked += 1 }
     }
     free_strays(db, owner, more || report.skipped > 0, &mut freed)?;
     wake_heads(db, &freed)?;
     count_taken(db, owner, by, rows.len())?;
+    hours::add_here(db, owner, &counts)?;
     Ok(report)
 }
 
@@ -152,7 +158,7 @@ fn lock_orphans(db: &mut dyn Db, owner: Incarnation, ids: &[TaskId]) -> StoreRes
     let mut s = db.stmt();
     let (owner, ids) = (s.int(owner.as_i64()), s.in_ints(ids.iter().map(|t| t.as_i64())));
     let sql = s.sql(format!(
-        "SELECT id, token, nonce, lost, handed_back, charged, policy, wish, attempt, claimed_at FROM task \
+        "SELECT id, token, nonce, lost, handed_back, charged, policy, wish, attempt, claimed_at, kind FROM task \
          WHERE id {ids} AND owner = {owner} ORDER BY id {skip}"
     ));
     Ok(db.query("lock orphans", &sql)?.into_iter().map(read_orphan).collect())
@@ -170,6 +176,7 @@ fn read_orphan(mut row: Row) -> OrphanRow {
         },
         attempt: row.count(),
         claimed_at: row.int(),
+        kind: KindName::from_stored(row.text()),
     }
 }
 

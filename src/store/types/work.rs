@@ -98,6 +98,8 @@ pub struct Claimed {
     pub payload: Vec<u8>,
     /// Its resources, by name.
     pub resources: Vec<ResourceName>,
+    /// From added to claimed, where it waited for nothing but an engine.
+    pub waited: Option<Duration>,
 }
 
 /// The end of one attempt, as its owner reports it.

@@ -2,9 +2,12 @@
 
 mod check;
 mod engines;
+mod epoch;
 mod help;
+mod hints;
 mod input;
 mod json;
+mod login;
 mod manners;
 mod tasks;
 mod trouble;
@@ -14,8 +17,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use diesel::sqlite::Sqlite;
+use diesel_migrations::MigrationHarness;
 use rekindle::config::DatabaseUrl;
-use rekindle::store::{RegisterOutcome, Settings, Store, open};
+use rekindle::store::sqlite::SqliteDb;
+use rekindle::store::{RegisterOutcome, Settings, Store, migrate, open};
 
 use crate::support::builders::{Engine, engine};
 
@@ -111,6 +117,18 @@ impl Desk {
         said(self.command(env!("CARGO_BIN_EXE_rekindle-check")).args(line.split_whitespace()))
     }
 
+    /// `rekindle-engine`, where it ends by itself.
+    fn engine(&self) -> Said {
+        said(&mut self.command(env!("CARGO_BIN_EXE_rekindle-engine")))
+    }
+
+    /// The database as the release before this one left it.
+    fn go_back_one_release(&self) {
+        let settings = Settings::new(DatabaseUrl::sqlite(self.path("a.db")));
+        let mut db = SqliteDb::open(&settings).unwrap();
+        MigrationHarness::<Sqlite>::revert_last_migration(db.raw(), migrate::SQLITE).unwrap();
+    }
+
     /// The store, to play engines with.
     fn store(&self) -> Arc<dyn Store> {
         let settings = Settings::new(DatabaseUrl::sqlite(self.path("a.db")));
@@ -129,7 +147,8 @@ fn read(output: std::process::Output) -> Said {
 
 /// An engine that registered and has beaten once.
 fn live(store: &dyn Store, name: &str) -> Engine {
-    let builder = engine(name);
+    let mut builder = engine(name);
+    builder.0.cluster = "desk".into();
     assert!(matches!(builder.register(store), RegisterOutcome::Registered { .. }));
     let engine = Engine { incarnation: builder.0.incarnation, name: builder.0.name, host: builder.0.host };
     engine.accepted(store);

@@ -14,6 +14,7 @@ use rekindle::guard::tree;
 use rekindle::protocol::engine::EngineState;
 
 use super::rig::{Rig, SOON, signal, wait_or};
+use crate::support::proxy::Proxy;
 
 /// An engine before its start.
 #[derive(Clone)]
@@ -29,6 +30,7 @@ pub struct EngineSpec<'r> {
     url: Option<String>,
     env: Vec<(String, String)>,
     group: Option<PathBuf>,
+    urls: Vec<String>,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -45,6 +47,7 @@ impl<'r> EngineSpec<'r> {
             url: None,
             env: Vec::new(),
             group: None,
+            urls: Vec::new(),
         }
     }
 
@@ -105,6 +108,18 @@ impl<'r> EngineSpec<'r> {
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// By way of a proxy.
+    pub fn through(self, proxy: &Proxy) -> Self {
+        let url = proxy.url(&self.rig.settings.url);
+        self.url(&url)
+    }
+
+    /// Several places of one database, in this order.
+    pub fn urls(mut self, urls: &[String]) -> Self {
+        self.urls = urls.to_vec();
+        self
+    }
+
     fn write(&self) -> PathBuf {
         let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let state = self.rig.path(&self.state);
@@ -132,13 +147,21 @@ impl<'r> EngineSpec<'r> {
         let out = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-engine"));
         let url = self.url.clone().unwrap_or_else(|| self.rig.settings.url.expose().to_string());
-        command.arg("--config").arg(config).env_clear().envs(self.rig.env());
-        command.env("PATH", std::env::var("PATH").unwrap()).env("REKINDLE_DATABASE_URL", url);
+        command.arg("--config").arg(&config).env_clear().envs(self.rig.env());
+        command.env("PATH", std::env::var("PATH").unwrap());
         command.envs(self.env.iter().cloned());
         if let Some(group) = &self.group {
             let door = File::options().write(true).open(group.join("cgroup.procs")).unwrap();
             // SAFETY: one system call.
             unsafe { command.pre_exec(move || (&door).write_all(b"0")) };
+        }
+        // A variable holds one URL, a file with a line for each of them any number.
+        let urls = config.with_extension("urls");
+        if self.urls.is_empty() {
+            command.env("REKINDLE_DATABASE_URL", url);
+        } else {
+            fs::write(&urls, self.urls.join("\n")).unwrap();
+            command.env("REKINDLE_DATABASE_URL_FILE", urls);
         }
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         (command, log)
@@ -172,7 +195,7 @@ pub struct Engine {
     pub name: String,
     /// Process id of its guard.
     pub guard: i32,
-    log: PathBuf,
+    pub log: PathBuf,
     child: RefCell<Child>,
 }
 
@@ -240,7 +263,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<_> = log.lines().filter(|line| !line.contains("DEBUG")).collect();
+            let lines: Vec<_> = log.lines().filter(|line| !line.contains("\"level\":\"debug\"")).collect();
             let from = lines.len().saturating_sub(60);
             println!("---- log of {}\n{}", self.name, lines[from..].join("\n"));
         }

@@ -4,10 +4,12 @@
 
 mod chaos;
 mod engine;
+mod epochs;
 mod kills;
 mod late;
 mod lines;
 mod names;
+mod network;
 mod outages;
 mod places;
 mod poison;
@@ -15,6 +17,7 @@ mod rig;
 mod server;
 mod stops;
 mod units;
+mod unknown;
 
 macro_rules! run_all {
     ($on:path: $($room:ident: $($case:ident)+;)+) => {
@@ -30,6 +33,8 @@ macro_rules! cases {
     ($on:path) => {
         run_all! {
             $on:
+            epochs:
+                an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
             chaos:
                 no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
             kills:
@@ -54,6 +59,7 @@ macro_rules! cases {
                 after_the_death_of_both_the_same_state_directory_registers_at_once;
             places:
                 a_schema_that_is_newer_is_refused_with_78
+                an_engine_of_another_cluster_is_refused_with_78
                 a_schema_that_becomes_newer_later_does_not_stop_who_works
                 engines_that_start_together_set_an_empty_database_up
                 what_is_no_database_is_refused_with_78;
@@ -62,6 +68,7 @@ macro_rules! cases {
                 a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
                 an_engine_that_is_stopped_while_it_starts_exits_well
                 a_second_signal_hands_back_at_once
+                an_engine_that_ends_adds_what_it_did_to_the_hour
                 what_still_runs_at_the_deadline_of_a_drain_is_handed_back
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
@@ -71,6 +78,37 @@ macro_rules! cases {
                 outside_of_its_service_the_units_prover_refuses;
             poison:
                 a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
+        }
+    };
+}
+
+/// Cases in which a proxy stands before a server.
+macro_rules! network_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            network:
+                a_cut_that_is_shorter_than_the_lease_allows_disturbs_nothing
+                a_delay_below_q_disturbs_nothing
+                a_delay_above_q_ends_the_life_and_its_tasks_in_time
+                an_engine_in_a_black_hole_is_fenced_after_t_and_comes_back
+                an_engine_whose_requests_are_lost_is_fenced_after_t_and_comes_back
+                an_engine_whose_replies_are_lost_is_fenced_after_t_and_comes_back
+                an_engine_whose_bytes_arrive_too_late_is_fenced_after_t_and_comes_back
+                connections_that_are_reset_disturb_nothing
+                connections_that_break_inside_of_a_frame_disturb_nothing
+                flapping_networks_fence_nobody_whose_beats_arrive
+                an_engine_starts_by_its_second_url_and_changes_over
+                an_engine_starts_by_its_second_url_where_the_first_is_a_black_hole;
+            unknown:
+                a_claim_whose_answer_is_lost_runs_once
+                an_end_whose_answer_is_lost_is_written_once
+                a_failure_whose_answer_is_lost_uses_its_budget_once
+                beats_whose_answers_are_lost_are_sent_again
+                a_registration_whose_answer_is_lost_is_ended_by_the_next
+                a_task_that_continues_goes_over_although_the_answer_is_lost
+                a_fence_whose_answer_is_lost_is_finished_by_the_next_sweep
+                a_takeover_whose_answer_is_lost_is_charged_once;
         }
     };
 }
@@ -87,7 +125,9 @@ mod sqlite {
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
         places:
-            a_state_directory_that_cannot_be_written_is_named
+            a_state_directory_that_cannot_be_used_is_named
+            what_is_kept_in_a_state_directory_must_be_what_it_should_be
+            a_scratch_directory_that_cannot_be_used_is_named_before_the_first_task
             a_network_file_system_is_refused_with_78
             what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next
             a_file_that_is_replaced_raises_the_epoch_and_work_goes_on
@@ -97,9 +137,11 @@ mod sqlite {
 
 mod postgres {
     cases!(super::rig::on_postgres);
+    network_cases!(super::rig::on_postgres);
     run_all! {
         super::rig::on_postgres:
         places:
+            a_login_that_is_refused_exits_77_with_a_next_step
             an_engine_waits_for_a_server_that_is_not_there_yet;
         outages:
             connections_that_are_ended_disturb_nothing;

@@ -6,14 +6,94 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rekindle::protocol::task::TaskState;
 
+use super::engine::EngineSpec;
 use super::rig::{Rig, SOON, wait_or};
 use crate::support::postgres::{self, Database};
 
-pub fn a_state_directory_that_cannot_be_written_is_named(rig: &Rig) {
+/// It ends with this code, says these words and what to do next, and has written nothing.
+fn refused(rig: &Rig, spec: &EngineSpec<'_>, code: i32, words: &[&str]) {
+    let engine = spec.launch();
+    assert_eq!(engine.wait(SOON), code, "{}", engine.log());
+    for part in words.iter().chain(&["next: "]) {
+        assert!(engine.log().contains(part), "{part}: {}", engine.log());
+    }
+    assert!(rig.store().engines().unwrap().1.is_empty(), "{}", engine.log());
+    fs::remove_file(&engine.log).unwrap();
+}
+
+pub fn a_state_directory_that_cannot_be_used_is_named(rig: &Rig) {
     fs::write(rig.path("file"), "").unwrap();
-    let engine = rig.engine("a").state("file/below").launch();
-    assert_eq!(engine.wait(SOON), 1);
-    assert!(engine.log().contains("could not create") && engine.log().contains("file/below"), "{}", engine.log());
+    refused(rig, &rig.engine("a").state("file/below"), 78, &["could not create", "file/below", "Not a directory"]);
+    refused(rig, &rig.engine("a").state("file"), 78, &["could not create", "/file"]);
+    // Not even root may make directories there.
+    refused(rig, &rig.engine("a").state("/sys/rekindle-test"), 77, &["could not create /sys/rekindle-test"]);
+    std::os::unix::fs::symlink(rig.path("nowhere/at/all"), rig.path("link")).unwrap();
+    refused(rig, &rig.engine("a").state("link"), 78, &["could not create", "/link"]);
+}
+
+pub fn what_is_kept_in_a_state_directory_must_be_what_it_should_be(rig: &Rig) {
+    let state = rig.path("state-a");
+    fs::create_dir(&state).unwrap();
+    for text in [&b"x\n"[..], b"\xff\xfe", b"", b"0123 4\n"] {
+        fs::write(state.join("id"), text).unwrap();
+        refused(rig, &rig.engine("a"), 78, &["state-a/id holds no state id; remove it only if"]);
+    }
+    fs::remove_file(state.join("id")).unwrap();
+    for (text, words) in [
+        (&b"garbage\n"[..], "state-a/epoch holds no number: write the epoch into it"),
+        (b"\xff", "state-a/epoch holds no number"),
+        (b"-3", "state-a/epoch holds no epoch from 0 to 8388606"),
+        (b"8388607\n", "state-a/epoch holds no epoch from 0 to 8388606"),
+    ] {
+        fs::write(state.join("epoch"), text).unwrap();
+        refused(rig, &rig.engine("a"), 78, &[words]);
+    }
+    // The largest that another one can follow: the engine raises the database's epoch above it, and works.
+    fs::write(state.join("epoch"), "8388606\n").unwrap();
+    let task = rig.add("ticks 1");
+    let a = rig.engine("a").start();
+    rig.wait_state(task, TaskState::Done, Duration::from_secs(20));
+    assert_eq!(rig.store().meta().unwrap().epoch.as_i64(), 8_388_607);
+    a.stop();
+}
+
+pub fn a_scratch_directory_that_cannot_be_used_is_named_before_the_first_task(rig: &Rig) {
+    let key = "REKINDLE_ENGINE__SCRATCH_DIR";
+    fs::write(rig.path("file"), "").unwrap();
+    let file = rig.path("file").display().to_string();
+    let scratch = "could not use the scratch directory: ";
+    refused(rig, &rig.engine("a").env(key, &file), 78, &[scratch, &file]);
+    refused(rig, &rig.engine("a").env(key, &format!("{file}/below")), 78, &[scratch, "Not a directory"]);
+    refused(rig, &rig.engine("a").env(key, "/sys/rekindle-test"), 77, &[scratch, "/sys/rekindle-test"]);
+}
+
+pub fn an_engine_of_another_cluster_is_refused_with_78(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let before = rig.store().meta().unwrap();
+    assert_eq!(before.cluster.as_deref(), Some("it"));
+    let stranger = rig.engine("b").env("REKINDLE_CLUSTER", "other").launch();
+    assert_eq!(stranger.wait(SOON), 78, "{}", stranger.log());
+    let log = stranger.log();
+    assert!(log.contains(r#"this database belongs to the cluster \"it\", not to \"other\""#), "{log}");
+    assert!(log.contains("next: look at cluster and database.url: rekindle -c "), "{log}");
+    // Nothing of it is there, and who was there goes on.
+    assert_eq!(rig.lives("b"), []);
+    let after = rig.store().meta().unwrap();
+    assert_eq!((after.cluster, after.epoch), (before.cluster, before.epoch));
+    let task = rig.add("ticks 1");
+    rig.wait_state(task, TaskState::Done, SOON);
+    assert_eq!(rig.task(task).engine.as_deref(), Some("a"));
+    a.stop();
+}
+
+pub fn a_login_that_is_refused_exits_77_with_a_next_step(rig: &Rig) {
+    let url = rig.settings.url.expose();
+    let (head, tail) = url.split_once("://").unwrap();
+    let (_, place) = tail.rsplit_once('@').unwrap();
+    for login in ["rekindle:wrong-4711", "nobody:wrong-4711", "rekindle"] {
+        let spec = rig.engine("a").url(&format!("{head}://{login}@{place}"));
+        refused(rig, &spec, 77, &["does not let us in", "look at user and password: rekindle -c ", "pg_hba.conf"]);
+    }
 }
 
 /// FUSE stands for all of them: sshfs and its like look the same, and it is the one that a test can mount. No
@@ -71,6 +151,11 @@ pub fn a_schema_that_is_newer_is_refused_with_78(rig: &Rig) {
     let engine = rig.engine("a").launch();
     assert_eq!(engine.wait(SOON), 78);
     assert!(engine.log().contains("newer than this program"), "{}", engine.log());
+    assert!(
+        engine.log().contains("next: install the release") && !engine.log().contains("db migrate"),
+        "{}",
+        engine.log()
+    );
     assert_eq!(rig.lives("a"), []);
 }
 

@@ -2,7 +2,7 @@
 //! to which every task's processes write what they do.
 //!
 //! A task's payload is a piece of shell that [`PROBE`] runs: `ticks 20` (20 × 50 ms), `forever`,
-//! `wait_go` (until [`Rig::go`]), `escape` (a grandchild in a session of its own that ticks on and ignores TERM), `deaf` (ignore TERM).
+//! `alone NAME` (says OVERLAP if a process of another attempt that said so lives), `wait_go` (until [`Rig::go`]), `escape` (a grandchild in a session of its own that ticks on and ignores TERM), `deaf` (ignore TERM).
 //! Everything that a test starts carries `IT_RIG` in its environment, so that leftovers are found.
 
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ use super::engine::EngineSpec;
 use super::server::Server;
 use crate::support::databases::Connection;
 use crate::support::postgres::{self, Database};
+use crate::support::proxy::Proxy;
+pub use crate::support::wait_or;
 use crate::support::wait_until;
 
 const PROBE: &str = r#"#!/bin/sh
@@ -33,6 +35,7 @@ say() { read -r up rest < /proc/uptime; echo "$1 $REKINDLE_TASK $REKINDLE_TOKEN 
 forever() { while :; do say TICK; sleep 0.05; done; }
 ticks() { n=$1; while [ "$n" -gt 0 ]; do say TICK; sleep 0.05; n=$((n - 1)); done; }
 escape() { setsid /bin/sh "$PROBE" forever < /dev/null > /dev/null 2>&1 & }
+alone() { exec 9>>"$PROBE.alone.$1"; flock -n 9 || say OVERLAP; }
 wait_go() { while [ ! -e "$PROBE.go" ]; do sleep 0.05; done; }
 deaf() { trap '' TERM INT HUP; }
 first() { [ "$REKINDLE_ATTEMPT" = 1 ]; }
@@ -128,6 +131,11 @@ impl Rig {
     /// An engine that is about to start.
     pub fn engine(&self, name: &str) -> EngineSpec<'_> {
         EngineSpec::new(self, name)
+    }
+
+    /// A way to the database that can be broken.
+    pub fn proxy(&self) -> Proxy {
+        Proxy::before(&self.settings.url)
     }
 
     /// The variables that each engine and task gets.
@@ -239,6 +247,8 @@ impl Rig {
 
     /// Nothing with an older token acts after a newer one began.
     pub fn assert_no_overlap(&self) {
+        let overlaps: Vec<_> = self.oracle().into_iter().filter(|line| line.word == "OVERLAP").collect();
+        assert_eq!(overlaps, [], "two processes at once of one resource");
         let mut newest = std::collections::BTreeMap::new();
         for line in self.oracle() {
             let token = newest.entry(line.task).or_insert(line.token);
@@ -333,16 +343,6 @@ pub fn uptime() -> f64 {
 /// Sends a signal to one process; that it is gone is no error.
 pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
-}
-
-/// Waits until `condition` holds; panics with `what` after `limit`.
-pub fn wait_or(limit: Duration, mut condition: impl FnMut() -> bool, what: impl Fn() -> String) {
-    use rekindle::clock::{Clock, SystemClock};
-    let until = SystemClock.lease_now().after(limit);
-    while !condition() {
-        assert!(SystemClock.lease_now() < until, "not within {limit:?}: {}", what());
-        SystemClock.pause(Duration::from_millis(10));
-    }
 }
 
 fn marked(is_it: impl Fn(&str) -> bool) -> Vec<i32> {

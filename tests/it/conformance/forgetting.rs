@@ -21,6 +21,8 @@ fn purge(store: &dyn Store, limit: usize) -> usize {
         logs: keep,
         engines: keep,
         resources: Keep::For(DAY),
+        history: keep,
+        hours: keep,
     };
     store.purge(&retention, limit).unwrap()
 }

@@ -1,6 +1,7 @@
 //! One suite for every store: each case is a function, run against each backend over a database of its
 //! own. A backend is skipped only where its server is not named, and the skip is printed.
 
+mod audit;
 mod claims;
 mod engines;
 mod fences;
@@ -29,6 +30,22 @@ macro_rules! store_cases {
     ($on:path) => {
         run_all! {
             $on:
+            audit:
+                each_change_by_a_person_has_its_entry
+                what_was_not_changed_has_no_entry
+                forgotten_engines_are_named_in_the_history
+                a_command_in_batches_is_one_entry_that_each_of_its_tasks_finds
+                the_same_transaction_cannot_be_written_twice
+                the_history_is_asked_by_person_and_time
+                a_batch_tells_each_task_what_one_alone_would_be_told
+                a_batch_cancels_every_task_that_is_not_over
+                a_batch_wakes_the_lines_that_it_leaves
+                a_database_that_moved_takes_no_batch_of_cancels
+                what_engines_count_adds_up_and_keeps_the_longest
+                engines_that_make_the_same_row_at_once_lose_no_count
+                a_takeover_counts_what_was_lost
+                hours_are_forgotten_when_they_are_old
+                the_wait_is_known_of_tasks_that_waited_for_an_engine_only;
             engines:
                 a_live_namesake_is_refused_and_described
                 a_former_life_ends_with_its_proof_in_the_registering_transaction
@@ -161,6 +178,7 @@ macro_rules! schema_cases {
                 migrating_twice_finds_nothing_to_do
                 eight_engines_that_migrate_at_once_all_succeed
                 a_database_that_is_newer_is_refused
+                an_older_database_is_refused_until_it_is_migrated
                 a_lost_meta_row_is_made_again_by_the_next_migration
                 the_schema_goes_down_and_up_again
                 every_column_of_every_table_can_be_selected

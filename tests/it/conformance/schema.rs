@@ -53,6 +53,19 @@ pub fn a_database_that_is_newer_is_refused(rig: &Rig) {
     assert!(newer(rig.store.register(&engine("a").0).unwrap_err()));
 }
 
+pub fn an_older_database_is_refused_until_it_is_migrated(rig: &Rig) {
+    rig.store.migrate().unwrap();
+    engine("a").on(rig);
+    crate::support::schema::revert_newest(rig);
+    let status = rig.store.schema_status().unwrap();
+    assert_eq!((status.is_current(), status.pending.len(), status.unknown.len()), (false, 1, 0), "{status:?}");
+    let refused = rig.store.register(&engine("b").0);
+    assert!(matches!(&refused, Err(StoreError::Schema(SchemaProblem::Older(v))) if *v == status.wanted), "{refused:?}");
+    assert_eq!(rig.store.migrate().unwrap(), [status.wanted]);
+    assert_eq!(rig.store.engines().unwrap().1.len(), 1, "what was there is still there");
+    engine("b").on(rig);
+}
+
 pub fn a_lost_meta_row_is_made_again_by_the_next_migration(rig: &Rig) {
     rig.store.migrate().unwrap();
     rig.sql("DELETE FROM meta");

@@ -3,6 +3,7 @@
 pub mod builders;
 pub mod databases;
 pub mod postgres;
+pub mod proxy;
 pub mod schema;
 
 use std::time::Duration;
@@ -10,10 +11,15 @@ use std::time::Duration;
 use rekindle::clock::{Clock, SystemClock};
 
 /// Waits until `condition` holds; panics after `limit`.
-pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(limit: Duration, condition: impl FnMut() -> bool) {
+    wait_or(limit, condition, || "it did not happen".into());
+}
+
+/// Waits until `condition` holds; panics with `what` after `limit`.
+pub fn wait_or(limit: Duration, mut condition: impl FnMut() -> bool, what: impl Fn() -> String) {
     let until = SystemClock.lease_now().after(limit);
     while !condition() {
-        assert!(SystemClock.lease_now() < until, "it did not happen within {limit:?}");
+        assert!(SystemClock.lease_now() < until, "not within {limit:?}: {}", what());
         SystemClock.pause(Duration::from_millis(10));
     }
 }

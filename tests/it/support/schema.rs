@@ -25,6 +25,18 @@ pub fn revert_all(rig: &Rig) {
     }
 }
 
+/// Runs the `down.sql` of the newest migration: the database is one release behind.
+pub fn revert_newest(rig: &Rig) {
+    match rig.connection() {
+        Connection::Sqlite(mut db) => {
+            MigrationHarness::<Sqlite>::revert_last_migration(db.raw(), migrate::SQLITE).unwrap();
+        }
+        Connection::Postgres(mut db) => {
+            MigrationHarness::<Pg>::revert_last_migration(db.raw(), migrate::POSTGRES).unwrap();
+        }
+    }
+}
+
 /// Selects every column that `src/store/schema.rs` names; returns them.
 pub fn select_all(rig: &Rig) -> Columns {
     let mut known = Columns::new();
@@ -42,7 +54,7 @@ pub fn select_all(rig: &Rig) -> Columns {
             known.insert(stringify!($table).to_owned(), columns.collect());
         })+};
     }
-    select!(attempt attempt_output engine engine_info engine_wish meta resource task task_archive task_resource);
+    select!(attempt attempt_output engine engine_info engine_wish history hour meta resource task task_archive task_resource);
     known
 }
 

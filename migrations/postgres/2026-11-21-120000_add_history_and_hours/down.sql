@@ -1,0 +1,2 @@
+DROP TABLE hour;
+DROP TABLE history;

@@ -1,0 +1,57 @@
+-- What people changed, and what happened per hour. Takes effect when it has run. New tables only: nothing that
+-- running engines read or write changes.
+-- Times are microseconds since 1970 from the database's clock. The words: src/store/audit.rs.
+
+-- Who changed what, when and why: one row for each transaction in which a person's command changed
+-- something, written by that transaction. A command in batches has several rows; they share `command`.
+CREATE TABLE history (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,        -- the order in which they were written
+    command         BIGINT   NOT NULL,                        -- random: names one run of one command
+    part            INTEGER  NOT NULL,                        -- its transactions, from 0
+    made_at         BIGINT   NOT NULL,
+    made_by         TEXT     NOT NULL,                        -- who, as the program says: user@host
+    host            TEXT     NOT NULL,                        -- where the program ran
+    program         TEXT     NOT NULL,                        -- which program
+    version         TEXT     NOT NULL,                        -- of that program
+    verb            TEXT     NOT NULL,                        -- such as "engine pause"
+    object          TEXT     NOT NULL,                        -- a name, a number, or first..last
+    task_first      BIGINT,                                   -- of tasks: the smallest and largest number
+    task_last       BIGINT,
+    tasks           TEXT,                                     -- of tasks: which, such as 7,9-12
+    object_count    BIGINT   NOT NULL,                        -- how many objects were changed
+    old_value       TEXT,                                     -- what was
+    new_value       TEXT,                                     -- what is
+    reason          TEXT,                                     -- why, in the person's words
+    until_at        BIGINT,                                   -- the change ends by itself then
+    UNIQUE (command, part)
+);
+CREATE INDEX history_made ON history (made_at);
+CREATE INDEX history_object ON history (object, id);
+CREATE INDEX history_task ON history (task_last);
+
+-- What became of attempts, per hour and kind; engines add to it about once a minute. Several rows an hour
+-- and kind, told apart by `shard`, so that many engines do not wait for one row; readers add them up.
+CREATE TABLE hour (
+    starts_at       BIGINT   NOT NULL,                        -- the full hour, UTC
+    kind            TEXT     NOT NULL,
+    shard           SMALLINT NOT NULL,                        -- which of the rows: from the engine's id
+    claimed         BIGINT   NOT NULL DEFAULT 0,              -- attempts that began
+    done            BIGINT   NOT NULL DEFAULT 0,              -- attempts by their result, as in `attempt`
+    tempfail        BIGINT   NOT NULL DEFAULT 0,
+    failed          BIGINT   NOT NULL DEFAULT 0,
+    timeout         BIGINT   NOT NULL DEFAULT 0,
+    crash           BIGINT   NOT NULL DEFAULT 0,
+    lost            BIGINT   NOT NULL DEFAULT 0,
+    handed_back     BIGINT   NOT NULL DEFAULT 0,
+    canceled        BIGINT   NOT NULL DEFAULT 0,
+    fenced          BIGINT   NOT NULL DEFAULT 0,              -- results that were refused
+    failed_for_good BIGINT   NOT NULL DEFAULT 0,              -- tasks that failed: they wait for a person
+    quarantined     BIGINT   NOT NULL DEFAULT 0,              -- tasks that were quarantined
+    run_us          BIGINT   NOT NULL DEFAULT 0,              -- time that ended attempts ran, together
+    run_max_us      BIGINT   NOT NULL DEFAULT 0,              -- the longest of them
+    waited          BIGINT   NOT NULL DEFAULT 0,              -- claims whose wait is known: see wait_us
+    wait_us         BIGINT   NOT NULL DEFAULT 0,              -- from added to claimed, together, of tasks
+                                                              -- that were ready all that time
+    wait_max_us     BIGINT   NOT NULL DEFAULT 0,              -- the longest of them
+    PRIMARY KEY (starts_at, kind, shard)
+);

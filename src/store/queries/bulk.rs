@@ -1,0 +1,223 @@
+//! What people ask of many tasks: a batch in one transaction, with its row of history.
+//!
+//! Statements work on the whole batch, not on its tasks one by one. The locks are taken in the one order:
+//! the resources of all tasks by name (their rows are made where no claim has made them yet, for the
+//! reason in `tasks.rs`), then the tasks by number, then archived ones by number. What each task is told
+//! is decided from the rows as they were locked, so an outcome is what happened, not what was expected. A
+//! running task of the batch is asked, not taken: its engine kills first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::claim::create_missing;
+use super::ends::{ARCHIVED, is_recorded, moved_away, of_task};
+use super::history;
+use super::lines::wake_heads;
+use super::rows::resources_of;
+use super::takeover::lock_resources_waiting;
+use crate::protocol::ids::{ResourceName, TaskId};
+use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
+use crate::store::api::StoreResult;
+use crate::store::audit::{Affected, Change};
+use crate::store::db::Db;
+use crate::store::sql::{Bind, ColumnType};
+use crate::store::types::{TaskVerb, VerbOutcome};
+
+type Names = BTreeMap<TaskId, Vec<ResourceName>>;
+
+/// See `Store::task_verbs`.
+pub fn task_verbs(db: &mut dyn Db, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+    history::with_history(db, change, |db| {
+        let ids: BTreeSet<TaskId> = tasks.iter().copied().collect();
+        let outcomes = apply(db, &ids, verb)?;
+        let affected = affected(&outcomes, verb);
+        let outcome = |id: &TaskId| outcomes.get(id).copied().unwrap_or(VerbOutcome::NotFound);
+        Ok((tasks.iter().map(outcome).collect(), affected))
+    })
+}
+
+/// What the history says; nothing if nothing was changed.
+pub fn affected(outcomes: &BTreeMap<TaskId, VerbOutcome>, verb: TaskVerb) -> Option<Affected> {
+    let mut counts: BTreeMap<TaskState, usize> = BTreeMap::new();
+    let mut changed = Vec::new();
+    for (id, outcome) in outcomes {
+        let was = match outcome {
+            VerbOutcome::Applied(was) => *was,
+            VerbOutcome::Asked => TaskState::Running,
+            VerbOutcome::WrongState(_) | VerbOutcome::NotFound => continue,
+        };
+        *counts.entry(was).or_default() += 1;
+        changed.push(*id);
+    }
+    let old = match counts.iter().collect::<Vec<_>>().as_slice() {
+        [] => return None,
+        [(only, _)] => only.to_string(),
+        several => several.iter().map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", "),
+    };
+    let new = match verb {
+        TaskVerb::Retry => TaskState::Ready,
+        TaskVerb::Cancel => TaskState::Canceled,
+    };
+    Some(Affected::tasks(changed).from_to(old, new.word()))
+}
+
+fn apply(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
+    let wants = resources_of(db, &ids.iter().copied().collect::<Vec<_>>())?;
+    let names: BTreeSet<&ResourceName> = wants.values().flatten().collect();
+    if !names.is_empty() {
+        create_missing(db, &names)?;
+        lock_resources_waiting(db, names.into_iter())?;
+    }
+    let states = lock(db, "task", ids)?;
+    let mut outcomes = match verb {
+        TaskVerb::Retry => retry(db, &states)?,
+        TaskVerb::Cancel => cancel(db, &states, &wants)?,
+    };
+    let rest: BTreeSet<TaskId> = ids.iter().filter(|id| !states.contains_key(id)).copied().collect();
+    if !rest.is_empty() {
+        outcomes.extend(archived(db, &rest, verb)?);
+    }
+    Ok(outcomes)
+}
+
+fn lock(db: &mut dyn Db, table: &str, ids: &BTreeSet<TaskId>) -> StoreResult<BTreeMap<TaskId, TaskState>> {
+    let wait = db.dialect().for_update;
+    let mut s = db.stmt();
+    let list = s.in_ints(ids.iter().map(|id| id.as_i64()));
+    let sql = s.sql(format!("SELECT id, state FROM {table} WHERE id {list} ORDER BY id {wait}"));
+    let mut found = BTreeMap::new();
+    for mut row in db.query("lock tasks", &sql)? {
+        let id = TaskId::new(row.int());
+        found.insert(id, TaskState::from_code(row.int()).unwrap_or(TaskState::Failed));
+    }
+    Ok(found)
+}
+
+fn run(db: &mut dyn Db, step: &'static str, ids: &[TaskId], text: impl Fn(&str) -> String) -> StoreResult<usize> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let mut s = db.stmt();
+    let list = s.in_ints(ids.iter().map(|id| id.as_i64()));
+    let sql = s.sql(text(&list));
+    db.execute(step, &sql)
+}
+
+/// The retry budget starts again, as in `tasks.rs`.
+fn retry(db: &mut dyn Db, states: &BTreeMap<TaskId, TaskState>) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
+    let fits = |state: &TaskState| {
+        matches!(state, TaskState::Failed | TaskState::Quarantined | TaskState::Waiting | TaskState::Held)
+    };
+    let ids: Vec<TaskId> = states.iter().filter(|(_, state)| fits(state)).map(|(id, _)| *id).collect();
+    let reason = Reason::Retry.code();
+    run(db, "retry tasks", &ids, |list| {
+        format!(
+            "UPDATE task SET state = 0, due_at = NULL, failures = 0, lost = 0, handed_back = 0, not_on = NULL, \
+             was_elsewhere = 0, wish = 0, reason = {reason}, version = version + 1 WHERE id {list}"
+        )
+    })?;
+    run(db, "retry tasks", &ids, |list| format!("UPDATE task_resource SET in_line = 1 WHERE task {list}"))?;
+    let outcome = |state: &TaskState| match fits(state) {
+        true => VerbOutcome::Applied(*state),
+        false => VerbOutcome::WrongState(*state),
+    };
+    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+}
+
+fn cancel(
+    db: &mut dyn Db,
+    states: &BTreeMap<TaskId, TaskState>,
+    wants: &Names,
+) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
+    let runs = |state: &TaskState| *state == TaskState::Running;
+    let (asked, ended): (Vec<_>, Vec<_>) = states.iter().partition(|(_, state)| runs(state));
+    let asked: Vec<TaskId> = asked.into_iter().map(|(id, _)| *id).collect();
+    let ended: Vec<TaskId> = ended.into_iter().map(|(id, _)| *id).collect();
+    let wish = Wish::Cancel.code();
+    run(db, "ask the owners", &asked, |list| format!("UPDATE task SET wish = {wish} WHERE id {list} AND state = 3"))?;
+    archive(db, &ended, wants)?;
+    let outcome = |state: &TaskState| match runs(state) {
+        true => VerbOutcome::Asked,
+        false => VerbOutcome::Applied(*state),
+    };
+    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+}
+
+/// Moves tasks that do not run, so own nothing, to the archive, and wakes those behind them.
+fn archive(db: &mut dyn Db, ids: &[TaskId], wants: &Names) -> StoreResult<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let known = is_recorded(db)?;
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let names = |id: &TaskId| wants.get(id).map(|names| names.iter().map(|n| n.as_str()).collect::<Vec<_>>());
+    let json = |id: &TaskId| names(id).map(|names| serde_json::to_string(&names).unwrap_or_default());
+    let rows: Vec<Vec<Bind>> = ids.iter().map(|id| vec![Bind::Int(Some(id.as_i64())), Bind::Text(json(id))]).collect();
+    let u = s.table("u", &[("id", ColumnType::Int), ("names", ColumnType::Text)], &rows);
+    let (state, result) = (TaskState::Canceled.code(), AttemptResult::Canceled.code());
+    // CROSS JOIN keeps the list on the outside, as in `finish.rs`.
+    let sql = s.sql(format!(
+        "INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, resources) \
+         SELECT {}, {state}, {result}, {now}, t.engine, u.names FROM {u} CROSS JOIN task t WHERE t.id = u.id AND {known}",
+        of_task("t")
+    ));
+    if db.execute("cancel tasks", &sql)? != ids.len() {
+        return Err(moved_away());
+    }
+    run(db, "cancel tasks", ids, |list| format!("DELETE FROM task WHERE id {list}"))?;
+    let left: BTreeSet<ResourceName> = ids.iter().filter_map(|id| wants.get(id)).flatten().cloned().collect();
+    if !left.is_empty() {
+        run(db, "cancel tasks", ids, |list| format!("DELETE FROM task_resource WHERE task {list}"))?;
+        wake_heads(db, &left)?;
+    }
+    Ok(())
+}
+
+/// Canceled tasks can be brought back under their numbers; a done one is not run again by mistake.
+fn archived(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
+    let states = lock(db, "task_archive", ids)?;
+    let is_back = |state: &TaskState| verb == TaskVerb::Retry && *state == TaskState::Canceled;
+    let back: Vec<TaskId> = states.iter().filter(|(_, state)| is_back(state)).map(|(id, _)| *id).collect();
+    bring_back(db, &back)?;
+    let outcome = |state: &TaskState| match is_back(state) {
+        true => VerbOutcome::Applied(*state),
+        false => VerbOutcome::WrongState(*state),
+    };
+    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+}
+
+fn bring_back(db: &mut dyn Db, ids: &[TaskId]) -> StoreResult<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut s = db.stmt();
+    let list = s.in_ints(ids.iter().map(|id| id.as_i64()));
+    let sql = s.sql(format!("SELECT id, resources FROM task_archive WHERE id {list} AND resources IS NOT NULL"));
+    let mut rows: Vec<Vec<Bind>> = Vec::new();
+    for mut row in db.query("retry tasks", &sql)? {
+        let id = row.int();
+        let names: Vec<String> = serde_json::from_str(&row.text()).unwrap_or_default();
+        rows.extend(
+            names.into_iter().map(|name| vec![Bind::Int(Some(id)), Bind::Text(Some(name)), Bind::Int(Some(1))]),
+        );
+    }
+    let reason = Reason::Retry.code();
+    run(db, "retry tasks", ids, |list| {
+        format!(
+            "INSERT INTO task (id, kind, keyed, priority, reason, attempt, token, stack, created_at, created_by, payload) \
+             SELECT id, kind, CASE WHEN resources IS NULL THEN 0 ELSE 1 END, priority, {reason}, attempt, token, stack, \
+             created_at, created_by, payload FROM task_archive WHERE id {list}"
+        )
+    })?;
+    run(db, "retry tasks", ids, |list| format!("DELETE FROM task_archive WHERE id {list}"))?;
+    let columns = [("task", ColumnType::Int), ("resource", ColumnType::Text), ("in_line", ColumnType::Int)];
+    for batch in rows.chunks(1_000) {
+        let mut s = db.stmt();
+        let u = s.table("u", &columns, batch);
+        let sql = s.sql(format!(
+            "INSERT INTO task_resource (task, resource, in_line) SELECT u.task, u.resource, u.in_line FROM {u}"
+        ));
+        db.execute("retry tasks", &sql)?;
+    }
+    Ok(())
+}

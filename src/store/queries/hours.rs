@@ -1,0 +1,167 @@
+//! What became of attempts, per hour and kind. The why stands in `store/audit.rs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::rows::micros;
+use crate::protocol::ids::{Incarnation, KindName};
+use crate::protocol::time::Timestamp;
+use crate::store::api::StoreResult;
+use crate::store::audit::{Counts, HourRow, shard};
+use crate::store::db::Db;
+use crate::store::sql::{Row, Sql, Stmt};
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// Columns that are added up; the results stand in the order of `AttemptResult::ALL`.
+const SUMS: [&str; 15] = [
+    "claimed",
+    "done",
+    "tempfail",
+    "failed",
+    "timeout",
+    "crash",
+    "lost",
+    "handed_back",
+    "canceled",
+    "fenced",
+    "failed_for_good",
+    "quarantined",
+    "run_us",
+    "waited",
+    "wait_us",
+];
+
+/// Columns of which the larger one stays.
+const PEAKS: [&str; 2] = ["run_max_us", "wait_max_us"];
+
+fn sums(counts: &Counts) -> [u64; 15] {
+    let r = &counts.results;
+    let (run, wait) = (counts.run_us, counts.wait_us);
+    let (failed, parked) = (counts.failed_for_good, counts.quarantined);
+    [counts.claimed, r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8], failed, parked, run, counts.waited, wait]
+}
+
+fn bind(s: &mut Stmt, value: u64) -> String {
+    s.int(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// See `Store::add_hours`.
+pub fn add(db: &mut dyn Db, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+    if counts.is_empty() {
+        return Ok(());
+    }
+    db.transaction("add to the hour", |db| add_here(db, by, counts))
+}
+
+/// The same inside the caller's transaction, which holds whatever else it locks already: these rows are
+/// the last in the lock order, by kind.
+pub fn add_here(db: &mut dyn Db, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let sql = db.stmt().sql(format!("SELECT {}", db.dialect().now));
+    let now = db.first("read the clock", &sql)?.map_or(0, |mut row| row.int());
+    let hour = now - now.rem_euclid(HOUR_US);
+    for (kind, counts) in counts {
+        let place = Place { hour, kind, shard: shard(by) };
+        // Almost always the row is there. Where it is not, somebody else may be making it at this moment:
+        // then there is nothing to insert, and the row is there for the second try.
+        if db.execute("add to the hour", &place.update(db, counts))? == 0
+            && db.execute("add to the hour", &place.insert(db, counts))? == 0
+        {
+            db.execute("add to the hour", &place.update(db, counts))?;
+        }
+    }
+    Ok(())
+}
+
+struct Place<'a> {
+    hour: i64,
+    kind: &'a KindName,
+    shard: i64,
+}
+
+impl Place<'_> {
+    fn update(&self, db: &dyn Db, counts: &Counts) -> Sql {
+        let greatest = db.dialect().greatest;
+        let mut s = db.stmt();
+        let mut sets: Vec<String> = Vec::new();
+        for (column, value) in SUMS.iter().zip(sums(counts)) {
+            sets.push(format!("{column} = {column} + {}", bind(&mut s, value)));
+        }
+        for (column, value) in PEAKS.iter().zip([counts.run_max_us, counts.wait_max_us]) {
+            sets.push(format!("{column} = {greatest}({column}, {})", bind(&mut s, value)));
+        }
+        let (hour, kind, shard) = (s.int(self.hour), s.text(self.kind.as_str()), s.int(self.shard));
+        let sets = sets.join(", ");
+        s.sql(format!("UPDATE hour SET {sets} WHERE starts_at = {hour} AND kind = {kind} AND shard = {shard}"))
+    }
+
+    fn insert(&self, db: &dyn Db, counts: &Counts) -> Sql {
+        let mut s = db.stmt();
+        let mut values = vec![s.int(self.hour), s.text(self.kind.as_str()), s.int(self.shard)];
+        let peaks = [counts.run_max_us, counts.wait_max_us];
+        values.extend(sums(counts).into_iter().chain(peaks).map(|value| bind(&mut s, value)));
+        s.sql(format!(
+            "INSERT INTO hour (starts_at, kind, shard, {}, {}) VALUES ({}) ON CONFLICT DO NOTHING",
+            SUMS.join(", "),
+            PEAKS.join(", "),
+            values.join(", ")
+        ))
+    }
+}
+
+/// See `Store::hours`.
+pub fn hours(db: &mut dyn Db, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+    let mut s = db.stmt();
+    let list = s.in_ints(starts.iter().map(|at| at.as_us()));
+    let sql = s.sql(format!(
+        "SELECT starts_at, kind, {}, {} FROM hour WHERE starts_at {list} ORDER BY starts_at, kind",
+        SUMS.join(", "),
+        PEAKS.join(", ")
+    ));
+    let mut found: BTreeMap<(Timestamp, KindName), Counts> = BTreeMap::new();
+    for mut row in db.query("read the hours", &sql)? {
+        let at = Timestamp::from_us(row.int());
+        let kind = KindName::from_stored(row.text());
+        found.entry((at, kind)).or_default().add(&read(&mut row));
+    }
+    Ok(found.into_iter().map(|((starts_at, kind), counts)| HourRow { starts_at, kind, counts }).collect())
+}
+
+fn read(row: &mut Row) -> Counts {
+    let mut next = || row.int().unsigned_abs();
+    Counts {
+        claimed: next(),
+        results: std::array::from_fn(|_| next()),
+        failed_for_good: next(),
+        quarantined: next(),
+        run_us: next(),
+        waited: next(),
+        wait_us: next(),
+        run_max_us: next(),
+        wait_max_us: next(),
+    }
+}
+
+/// The first hour that is kept.
+pub fn first(db: &mut dyn Db) -> StoreResult<Option<Timestamp>> {
+    let sql = db.stmt().sql("SELECT min(starts_at) FROM hour");
+    Ok(db.first("read the hours", &sql)?.and_then(|mut row| row.opt_int()).map(Timestamp::from_us))
+}
+
+/// Deletes rows of a table whose time is longer ago. `column` and `table` are words of this program. A
+/// moment is named instead of rows: they are in the order of that index, and nobody brings one back.
+pub fn forget(db: &mut dyn Db, table: &str, column: &str, span: Duration, limit: usize) -> StoreResult<usize> {
+    let now = db.dialect().now;
+    let mut s = db.stmt();
+    let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let sql =
+        s.sql(format!("SELECT {column} FROM {table} WHERE {column} < {now} - {span} ORDER BY {column} LIMIT {limit}"));
+    let Some(last) = db.query("purge", &sql)?.into_iter().next_back().map(|mut row| row.int()) else { return Ok(0) };
+    let mut s = db.stmt();
+    let last = s.int(last);
+    let sql = s.sql(format!("DELETE FROM {table} WHERE {column} <= {last}"));
+    db.execute("purge", &sql)
+}
