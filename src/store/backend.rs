@@ -42,7 +42,8 @@ pub fn seed_meta(db: &mut dyn Db, cluster_id: &str) -> StoreResult<()> {
     let id = s.text(cluster_id);
     let sql = s.sql(format!(
         "INSERT INTO meta (one, cluster_id, protocol, epoch, raised_epoch, settled_epoch, identity) \
-         VALUES (1, {id}, 1, 1, 1, 1, {identity}) ON CONFLICT DO NOTHING"
+         VALUES (1, {id}, 1, 1, 1, 1, {identity}) {}",
+        db.dialect().or_nothing("meta", "one")
     ));
     db.execute("make the meta row", &sql).map(|_| ())
 }

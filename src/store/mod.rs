@@ -90,6 +90,8 @@ pub mod db;
 pub mod error;
 pub mod memory;
 pub mod migrate;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod open;
 pub mod patience;
 pub mod places;

@@ -28,15 +28,18 @@ use super::db::Db;
 use super::error::{Cause, StoreError};
 use super::pool::{Opener, Settings};
 use super::pooler;
-use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
+use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
 
 static DIALECT: Dialect = Dialect {
     now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
     greatest: "GREATEST",
     skip_locked: "FOR UPDATE SKIP LOCKED",
     for_update: "FOR UPDATE",
-    has_arrays: true,
+    lists: Lists::Arrays,
     has_writing_cte: true,
+    has_returning: true,
+    has_on_conflict: true,
+    cross_join: "CROSS JOIN",
 };
 
 /// Cheap enough for every claim, and evaluated by the server in the same statement.

@@ -209,6 +209,11 @@ mod sqlite {
     schema_cases!(crate::support::databases::on_empty_sqlite);
 }
 
+mod mariadb {
+    store_cases!(crate::support::databases::on_mariadb);
+    schema_cases!(crate::support::databases::on_empty_mariadb);
+}
+
 mod postgres {
     store_cases!(crate::support::databases::on_postgres);
     watcher_cases!(crate::support::databases::on_postgres);

@@ -9,11 +9,13 @@ use rekindle::config::DatabaseUrl;
 use rekindle::protocol::ids::{Incarnation, Nonce, TaskId, Token};
 use rekindle::protocol::task::TaskState;
 use rekindle::store::db::Db;
+use rekindle::store::mysql::MysqlDb;
 use rekindle::store::postgres::Postgres;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{MemoryStore, Settings, Store, open};
 
+use super::mariadb;
 use super::postgres::{self, Database};
 
 /// A store over a database of its own.
@@ -37,6 +39,7 @@ enum Place {
         database: Database,
         beats: Settings,
     },
+    Mariadb(mariadb::Database),
 }
 
 /// A case of the conformance suite.
@@ -99,6 +102,23 @@ fn with_postgres(case: Case, database: fn(&str) -> Database) {
     match postgres::server() {
         Some(server) => case(&Rig::over(Place::Postgres(database(&server)))),
         None => println!("skipped: REKINDLE_TEST_POSTGRES is not set"),
+    }
+}
+
+/// Runs a case over a fresh MariaDB database.
+pub fn on_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::empty);
+}
+
+fn with_mariadb(case: Case, database: fn(&str) -> mariadb::Database) {
+    match mariadb::server() {
+        Some(server) => case(&Rig::over(Place::Mariadb(database(&server)))),
+        None => println!("skipped: REKINDLE_TEST_MARIADB is not set"),
     }
 }
 
@@ -234,6 +254,7 @@ impl Place {
             Self::Sqlite { settings, .. } => (settings, settings),
             Self::Postgres(database) => (&database.settings, &database.settings),
             Self::Pooled { database, beats } => (&database.settings, beats),
+            Self::Mariadb(database) => (&database.settings, &database.settings),
         };
         open(vec![settings.clone()], vec![beats.clone()], 4).unwrap()
     }
@@ -245,6 +266,7 @@ impl Place {
             Self::Postgres(database) | Self::Pooled { database, .. } => {
                 Connection::Postgres(Postgres::open(&database.settings).unwrap())
             }
+            Self::Mariadb(database) => Connection::Mariadb(MysqlDb::open(&database.settings).unwrap()),
         }
     }
 }
@@ -253,6 +275,7 @@ impl Place {
 pub enum Connection {
     Sqlite(SqliteDb),
     Postgres(Postgres),
+    Mariadb(MysqlDb),
 }
 
 impl Connection {
@@ -261,6 +284,7 @@ impl Connection {
         match self {
             Self::Sqlite(db) => db,
             Self::Postgres(db) => db,
+            Self::Mariadb(db) => db,
         }
     }
 }
