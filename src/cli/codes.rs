@@ -18,7 +18,7 @@ selector is missing, or two flags exclude each other. Nothing was changed. A ver
 if you mean it.";
     /// Consent is missing.
     CONSENT = "E102", "The command changes much or cannot be undone, so it wants consent. On a terminal it asks; \
-in a script give --yes (or --confirm NAME where the text says so). Nothing was changed.";
+in a script give --yes, better --yes --expect N with the number of a dry run, or --confirm NAME where the text says so. Nothing was changed.";
     /// No such code.
     NO_CODE = "E103", "There is no such error code. Codes are printed in the first line of each error, as in \
 error[E301].";

@@ -22,9 +22,10 @@ pub fn run(args: &ExplainArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let (code, text) = find(&args.code)?;
     let fields = [("code", json!(code)), ("text", json!(text))];
     output::print(&match flags.output {
-        Format::Table => format!("{code}\n{}\n", wrap(text, 78)),
+        Format::Table | Format::Wide => format!("{code}\n{}\n", wrap(text, 78)),
         Format::Json => output::document("rekindle.explain/1", SystemClock.wall_now(), &fields),
         Format::Jsonl => output::line(&fields),
+        Format::Tsv => output::tsv_fields(&fields),
         Format::Name => format!("{code}\n"),
     })?;
     Ok(Exit::Ok)

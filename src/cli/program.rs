@@ -23,13 +23,14 @@ Usage: rekindle VERB [FLAGS]
   rekindle task list -s failed          what needs a human
   rekindle resource show NAME           resources: list show; who owns it, who waits
   rekindle db migrate                   database: migrate status epoch (raise: after a restore)
+  rekindle history --since 2d           who changed what, when and why
   rekindle config check                 configuration: check show init
   rekindle doctor                       what is wrong with this host or database, and how to mend it
   rekindle explain E301                 the long text of an error code
   rekindle demo                         three engines on SQLite, two are killed, all work is done
   rekindle version
 
-Everywhere: -c FILE  -o table|json|jsonl|name  --timeout 15s  --reason TEXT  -y  -q  -v  --utc
+Everywhere: -c FILE  -o table|wide|tsv|json|jsonl|name  --timeout 15s  --reason TEXT  -y  -q  -v
 Help on a verb: rekindle task add --help
 Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 waited too long,
   69 database unreachable, 75 try again, 77 not permitted, 78 configuration or schema
@@ -67,6 +68,7 @@ pub enum Verb {
     /// The configuration: check, show, init
     #[command(subcommand)]
     Config(ConfigVerb),
+    History(history::HistoryArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
     Explain(ExplainArgs),
@@ -174,6 +176,7 @@ fn run(program: &Program) -> Result<Exit, CliError> {
         Some(Verb::Config(ConfigVerb::Check(args))) => config_check::run(args, flags),
         Some(Verb::Config(ConfigVerb::Show(args))) => config_show::run(args, flags),
         Some(Verb::Config(ConfigVerb::Init(args))) => config_init::run(args, flags),
+        Some(Verb::History(args)) => history::run(args, flags),
         Some(Verb::Doctor(args)) => doctor::run(args, flags),
         Some(Verb::Demo(args)) => demo::run(args, flags),
         Some(Verb::Explain(args)) => explain::run(args, flags),
@@ -239,7 +242,7 @@ mod tests {
         let program = Program::command();
         for (code, text) in codes::ALL {
             for command in commands(text) {
-                let is_planned = ["kind", "stack", "schedule", "purge", "history", "web"].contains(&command[0]);
+                let is_planned = ["kind", "stack", "schedule", "purge", "web"].contains(&command[0]);
                 assert!(!is_planned, "{code}: rekindle {}", command.join(" "));
                 // Prose, such as "a database that rekindle may use".
                 let Some(noun) = program.find_subcommand(command[0]) else { continue };

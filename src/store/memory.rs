@@ -189,7 +189,11 @@ impl Store for MemoryStore {
         Ok(self.read(|s, _| s.task_row(task)))
     }
     fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)> {
-        Ok(self.read(|s, now| (now, s.task_rows(filter))))
+        Ok(self.read(|s, now| (now, s.task_rows(filter, now))))
+    }
+    fn select(&self, filter: &TaskFilter) -> StoreResult<Vec<Selected>> {
+        let rows = self.read(|s, now| s.task_rows(filter, now));
+        Ok(rows.into_iter().map(|row| Selected { id: row.id, kind: row.kind, state: row.state }).collect())
     }
     fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>> {
         Ok(self.read(|s, _| s.task_states(tasks)))

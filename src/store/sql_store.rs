@@ -220,6 +220,9 @@ impl<B: Backend> Store for SqlStore<B> {
     fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)> {
         self.run(|db| people::tasks(db, filter))
     }
+    fn select(&self, filter: &TaskFilter) -> StoreResult<Vec<Selected>> {
+        self.run(|db| people::select(db, filter))
+    }
     fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>> {
         self.run(|db| people::task_states(db, tasks))
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::cli::GlobalFlags;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{List, Table, plural};
-use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Host, LoadOptions, Loaded, Problem, command_problems, load, stop_problem};
 
@@ -33,7 +33,7 @@ pub fn run(_args: &ConfigCheckArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
     let exit = if findings.problems.is_empty() { Exit::Ok } else { Exit::Config };
     let list = findings.list();
     match (exit, flags.output) {
-        (Exit::Ok, output::Format::Table) if flags.quiet => {}
+        (Exit::Ok, format) if flags.quiet && format.is_for_people() => {}
         _ => list.print(flags)?,
     }
     Ok(exit)
@@ -71,12 +71,11 @@ impl Findings {
         }
         let item = |(severity, problem): &(&str, &Problem)| json!({"severity": severity, "origin": problem.origin.to_string(), "text": problem.text});
         List {
-            schema: "rekindle.config-check/1",
-            now: SystemClock.wall_now(),
             items: all.iter().map(item).collect(),
             names: all.iter().map(|(_, problem)| problem.origin.to_string()).collect(),
             table: table.without_headers(),
             footer: Some(self.verdict()),
+            ..List::new("rekindle.config-check/1", SystemClock.wall_now())
         }
     }
 
@@ -113,6 +112,7 @@ fn parse_unit(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output;
     use crate::config::Backend;
 
     fn examine_text(text: &str) -> Findings {

@@ -27,13 +27,12 @@ use crate::cli::output;
 use crate::cli::session::{Access, Session};
 use crate::cli::{Format, GlobalFlags, codes, consent, load_config, who};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Host;
 use crate::engine::epoch_file;
 use crate::health::words::fine_span;
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::Epoch;
 use crate::protocol::timing::{Profile, Timing};
-use crate::store::{Change, Meta};
+use crate::store::Meta;
 
 /// Raise the epoch of all tokens, after a restore or a failover that may have lost commits
 ///
@@ -87,7 +86,7 @@ pub fn run(args: &DbEpochRaiseArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
     let what = format!("raise the epoch from {} to {}", first.from.as_i64(), first.to.as_i64());
     consent::moderate(flags, &format!("{what} (nobody claims a task for {} afterwards)", fine_span(first.pause)))?;
     let reason = reason(flags);
-    let change = Change::new(&who::user(), &Host::here().name, "rekindle", "db epoch raise", flags.reason.clone());
+    let change = who::change("db epoch raise", flags);
     let mut plan = first.clone();
     for _ in 0..TRIES {
         let (from, to, why, change) = (plan.from, plan.to, reason.clone(), change.clone());
@@ -164,9 +163,10 @@ fn tell(plan: &Plan, args: &DbEpochRaiseArgs, flags: &GlobalFlags, done: Option<
         ("dry_run", json!(done.is_none())),
     ];
     match flags.output {
-        Format::Table => flags.say(&words(plan, flags, done))?,
+        Format::Table | Format::Wide => flags.say(&words(plan, flags, done))?,
         Format::Json => output::print(&output::document("rekindle.db-epoch-raise/1", SystemClock.wall_now(), &fields))?,
         Format::Jsonl => output::print(&output::line(&fields))?,
+        Format::Tsv => output::print(&output::tsv_fields(&fields))?,
         Format::Name => output::print(&format!("{}\n", plan.to.as_i64()))?,
     }
     Ok(Exit::Ok)

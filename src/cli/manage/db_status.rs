@@ -79,7 +79,7 @@ fn render(flags: &GlobalFlags, status: &SchemaStatus, info: &ServerInfo, meta: O
         ("durability_problems", json!(info.durability_problems)),
     ];
     match flags.output {
-        Format::Table => {
+        Format::Table | Format::Wide => {
             let verdict = if status.is_current() { "ok" } else { "does not fit" };
             let mut text = format!("schema {}: {verdict}   {} at {}\n", schema_words(status), info.product, info.place);
             text.extend(meta.map(epoch_line));
@@ -91,6 +91,7 @@ fn render(flags: &GlobalFlags, status: &SchemaStatus, info: &ServerInfo, meta: O
         }
         Format::Json => output::document("rekindle.db-status/1", SystemClock.wall_now(), &fields),
         Format::Jsonl => output::line(&fields),
+        Format::Tsv => output::tsv_fields(&fields),
         Format::Name => format!("{}\n", status.found.as_deref().unwrap_or_default()),
     }
 }

@@ -15,6 +15,7 @@ pub mod engine_pause;
 pub mod engine_resume;
 pub mod engine_show;
 pub mod engine_stop;
+pub mod history;
 pub mod resource_list;
 pub mod resource_show;
 mod shared;

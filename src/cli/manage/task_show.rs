@@ -53,9 +53,10 @@ pub fn run(args: &TaskShowArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     })?;
     let shown = found.ok_or_else(|| CliError::no_task(id))?;
     output::print(&match flags.output {
-        Format::Table => shown.text(args.payload, flags, &loaded.config),
+        Format::Table | Format::Wide => shown.text(args.payload, flags, &loaded.config),
         Format::Json => output::document("rekindle.task/1", shown.now, &shown.fields(args.payload)),
         Format::Jsonl => output::line(&shown.fields(args.payload)),
+        Format::Tsv => output::tsv_fields(&shown.fields(args.payload)),
         Format::Name => format!("{}\n", id.as_i64()),
     })?;
     Ok(Exit::Ok)

@@ -104,9 +104,7 @@ fn run(db: &mut dyn Db, step: &'static str, ids: &[TaskId], text: impl Fn(&str) 
 
 /// The retry budget starts again, as in `tasks.rs`.
 fn retry(db: &mut dyn Db, states: &BTreeMap<TaskId, TaskState>) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
-    let fits = |state: &TaskState| {
-        matches!(state, TaskState::Failed | TaskState::Quarantined | TaskState::Waiting | TaskState::Held)
-    };
+    let fits = |state: &TaskState| matches!(TaskVerb::Retry.on(*state), VerbOutcome::Applied(_));
     let ids: Vec<TaskId> = states.iter().filter(|(_, state)| fits(state)).map(|(id, _)| *id).collect();
     let reason = Reason::Retry.code();
     run(db, "retry tasks", &ids, |list| {
@@ -116,11 +114,7 @@ fn retry(db: &mut dyn Db, states: &BTreeMap<TaskId, TaskState>) -> StoreResult<B
         )
     })?;
     run(db, "retry tasks", &ids, |list| format!("UPDATE task_resource SET in_line = 1 WHERE task {list}"))?;
-    let outcome = |state: &TaskState| match fits(state) {
-        true => VerbOutcome::Applied(*state),
-        false => VerbOutcome::WrongState(*state),
-    };
-    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+    Ok(states.iter().map(|(id, state)| (*id, TaskVerb::Retry.on(*state))).collect())
 }
 
 fn cancel(
@@ -135,11 +129,7 @@ fn cancel(
     let wish = Wish::Cancel.code();
     run(db, "ask the owners", &asked, |list| format!("UPDATE task SET wish = {wish} WHERE id {list} AND state = 3"))?;
     archive(db, &ended, wants)?;
-    let outcome = |state: &TaskState| match runs(state) {
-        true => VerbOutcome::Asked,
-        false => VerbOutcome::Applied(*state),
-    };
-    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+    Ok(states.iter().map(|(id, state)| (*id, TaskVerb::Cancel.on(*state))).collect())
 }
 
 /// Moves tasks that do not run, so own nothing, to the archive, and wakes those behind them.
@@ -176,14 +166,10 @@ fn archive(db: &mut dyn Db, ids: &[TaskId], wants: &Names) -> StoreResult<()> {
 /// Canceled tasks can be brought back under their numbers; a done one is not run again by mistake.
 fn archived(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
     let states = lock(db, "task_archive", ids)?;
-    let is_back = |state: &TaskState| verb == TaskVerb::Retry && *state == TaskState::Canceled;
+    let is_back = |state: &TaskState| matches!(verb.on(*state), VerbOutcome::Applied(_));
     let back: Vec<TaskId> = states.iter().filter(|(_, state)| is_back(state)).map(|(id, _)| *id).collect();
     bring_back(db, &back)?;
-    let outcome = |state: &TaskState| match is_back(state) {
-        true => VerbOutcome::Applied(*state),
-        false => VerbOutcome::WrongState(*state),
-    };
-    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+    Ok(states.iter().map(|(id, state)| (*id, verb.on(*state))).collect())
 }
 
 fn bring_back(db: &mut dyn Db, ids: &[TaskId]) -> StoreResult<()> {

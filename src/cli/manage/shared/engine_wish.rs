@@ -10,7 +10,7 @@ use super::waiting::Patience;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::{age, one_line, shorten, took};
-use crate::cli::output::{self, List, Table};
+use crate::cli::output::{self, DRY, List, Table, plural};
 use crate::cli::session::{Access, Session};
 use crate::cli::{Format, GlobalFlags, consent, load_config, who};
 use crate::clock::{Clock, SystemClock};
@@ -34,6 +34,9 @@ pub struct Names {
     /// All engines that are alive
     #[arg(long, conflicts_with_all = ["names", "is_self"])]
     pub all: bool,
+    /// Only say what would be asked
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }
 
 /// What is wanted.
@@ -68,6 +71,17 @@ pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliEr
     let (now, rows) = session.read("listing engines", |store| store.engines())?;
     let newest = newest_lives(&rows);
     let wanted_names = chosen(names, &newest, &loaded.config.engine.name)?;
+    consent::expected(flags, wanted_names.len(), "engine")?;
+    if names.dry_run {
+        return tell(&foreseen(&wanted_names, &newest, now), wish, flags, true).map(|()| Exit::Ok);
+    }
+    if names.all && wish.wanted == Wanted::Stop && !wanted_names.is_empty() {
+        let what =
+            format!("stop all {}: each has to be started again on its host", plural(wanted_names.len(), "engine"));
+        consent::severe(flags, &what, session.cluster())?;
+    }
+    let verb = if wish.wanted == Wanted::Run { "resume" } else { wish.wanted.word() };
+    let mut change = who::change(&format!("engine {verb}"), flags);
     let is_meant = |row: &&&EngineRow| wanted_names.contains(&row.name);
     weakening(newest.iter().filter(is_meant).copied(), wish.wanted, now, flags)?;
     let mut asked = Vec::new();
@@ -80,13 +94,16 @@ pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliEr
             deadline: wish.deadline,
             lasts: wish.lasts,
         };
-        let before = session.write("telling engines what is wanted", move |store| store.set_wanted(&message))?;
+        let mine = change.clone();
+        change = change.next();
+        let told = session.write("telling engines what is wanted", move |store| store.set_wanted_as(&message, &mine));
+        let before = told?;
         let before =
             before.ok_or_else(|| CliError::no_engine(name.as_str(), newest.iter().map(|row| row.name.as_str())))?;
         let row = newest.iter().find(|row| row.name == name).map(|row| (*row).clone());
         asked.push(Asked { name, before, row, now });
     }
-    tell(&asked, wish, flags)?;
+    tell(&asked, wish, flags, false)?;
     if wish.wait { watch(&session, &asked, wish, flags) } else { Ok(Exit::Ok) }
 }
 
@@ -103,6 +120,16 @@ fn chosen(names: &Names, newest: &[&EngineRow], own: &EngineName) -> Result<Vec<
         Some(unknown) => Err(CliError::no_engine(unknown.as_str(), newest.iter().map(|row| row.name.as_str()))),
         None => Ok(wanted),
     }
+}
+
+/// What the real run would tell, from what is wanted now.
+fn foreseen(names: &[EngineName], newest: &[&EngineRow], now: Timestamp) -> Vec<Asked> {
+    let asked = |name: &EngineName| {
+        let row = newest.iter().find(|row| row.name == *name).map(|row| (*row).clone());
+        let before = row.as_ref().map_or(Wanted::Run, |row| row.wanted.wanted);
+        Asked { name: name.clone(), before, row, now }
+    };
+    names.iter().map(asked).collect()
 }
 
 /// How much a wish keeps an engine from working; `run` is apart, for to resume is to undo.
@@ -145,7 +172,7 @@ fn by_whom(row: &EngineRow, now: Timestamp, in_utc: bool) -> String {
     format!("{by}{at}{why}")
 }
 
-fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<(), CliError> {
+fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags, is_dry: bool) -> Result<(), CliError> {
     let item = |one: &Asked| {
         json!({
             "engine": one.name,
@@ -157,22 +184,22 @@ fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<(), CliError
             "effective_within_s": one.row.as_ref().map(|row| crate::cli::human::seconds(within(row))),
         })
     };
-    if flags.output == Format::Table {
-        return asked.iter().try_for_each(|one| flags.say(&flags.command(&words(one, wish, flags.utc))));
+    if flags.output.is_for_people() {
+        let dry = |text: String| if is_dry { text.replace('\n', &format!("{DRY}\n")) } else { text };
+        return asked.iter().try_for_each(|one| flags.say(&dry(flags.command(&words(one, wish, flags.utc)))));
     }
     // While waiting, the list comes at the end.
-    if wish.wait && flags.output != Format::Name {
+    if wish.wait && !is_dry && flags.output != Format::Name {
         return Ok(());
     }
-    List {
-        schema: "rekindle.engine-wish/1",
-        now: SystemClock.wall_now(),
+    let list = List {
         items: asked.iter().map(item).collect(),
         names: asked.iter().map(|one| one.name.to_string()).collect(),
         table: Table::new(&[""]),
         footer: None,
-    }
-    .print(flags)
+        ..List::new("rekindle.engine-wish/1", SystemClock.wall_now())
+    };
+    if is_dry { list.dry_run() } else { list }.print(flags)
 }
 
 /// The next heartbeat comes at the latest after this: 1.1 h, and it may take q.
@@ -214,7 +241,7 @@ fn words(one: &Asked, wish: Wish, in_utc: bool) -> String {
 fn watch(session: &Session, asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let mut patience = Patience::new(flags.timeout);
     let mut told: Vec<Option<String>> = vec![None; asked.len()];
-    let tells = flags.output == Format::Table;
+    let tells = flags.output.is_for_people();
     loop {
         let answer = session.try_read("watching engines", |store| store.engines())?;
         if let Some((_, rows)) = patience.bear(session, answer)? {
@@ -278,8 +305,8 @@ fn running(session: &Session, name: &EngineName) -> String {
 }
 
 fn finished(asked: &[Asked], wish: Wish, flags: &GlobalFlags, waited: Duration) -> Result<Exit, CliError> {
-    if flags.output != Format::Table {
-        tell(asked, Wish { wait: false, ..wish }, flags)?;
+    if !flags.output.is_for_people() {
+        tell(asked, Wish { wait: false, ..wish }, flags, false)?;
     } else if wish.wanted == Wanted::Drain {
         let names: Vec<&str> = asked.iter().map(|one| one.name.as_str()).collect();
         let next = format!("next: work on the host, then   rekindle engine resume {}\n", names.join(" "));
