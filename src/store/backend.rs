@@ -13,6 +13,10 @@ pub trait Backend: Opener {
     fn schema_status(&self, connection: &mut Self::Connection) -> StoreResult<SchemaStatus>;
     /// What the server is.
     fn server_info(&self, connection: &mut Self::Connection, place: String) -> StoreResult<ServerInfo>;
+    /// Whether a watcher on this connection would be told of changes.
+    fn hears(&self, _: &Self::Connection) -> bool {
+        true
+    }
     /// Turns a connection of its own into a watcher.
     fn watcher(&self, connection: Self::Connection) -> StoreResult<Box<dyn Watcher>>;
     /// Tells other processes that there is new work.

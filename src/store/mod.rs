@@ -98,6 +98,7 @@ pub mod open;
 pub mod patience;
 pub mod places;
 pub mod pool;
+pub mod pooler;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod queries;

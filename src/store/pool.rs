@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::api::StoreResult;
 use super::db::Db;
 use super::error::{Cause, StoreError};
+use super::pooler::Pooler;
 use crate::config::DatabaseUrl;
 
 /// How to open a connection.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub create: bool,
     /// Page cache of one SQLite connection.
     pub cache_kib: u32,
+    /// Whether a pooler was found there.
+    pub pooler: Pooler,
     /// Other places are named too: one that takes no writes is passed over for them.
     pub has_others: bool,
 }
@@ -47,6 +50,7 @@ impl Settings {
             application: "rekindle".into(),
             create: false,
             cache_kib: 2_000,
+            pooler: Pooler::default(),
             has_others: false,
         }
     }

@@ -1,4 +1,4 @@
-//! A server of one test's own, which may be stopped and frozen.
+//! A server of one test's own, which may be stopped and frozen, and a pooler before it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -14,6 +14,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/databases");
 /// What differs between the servers.
 pub struct Kind {
     word: &'static str,
+    /// What to start, with what stands before it.
+    with: &'static str,
     variable: &'static str,
     /// Below its directory: a file whose first line is its process.
     pid_file: &'static str,
@@ -25,6 +27,7 @@ pub struct Kind {
 
 pub static POSTGRES: &Kind = &Kind {
     word: "postgres",
+    with: "postgres pgbouncer",
     variable: "REKINDLE_TEST_POSTGRES=",
     pid_file: "data/postmaster.pid",
     crash: Signal::SIGQUIT,
@@ -36,6 +39,7 @@ pub static POSTGRES: &Kind = &Kind {
 
 pub static MARIADB: &Kind = &Kind {
     word: "mariadb",
+    with: "mariadb",
     variable: "REKINDLE_TEST_MARIADB=",
     pid_file: "pid",
     crash: Signal::SIGKILL,
@@ -51,6 +55,7 @@ pub struct Server {
     kind: &'static Kind,
     dir: tempfile::TempDir,
     url: String,
+    pooler: String,
 }
 
 impl Server {
@@ -59,12 +64,35 @@ impl Server {
         // The server's own user must get through.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let mut command = Command::new(SCRIPT);
-        command.args(["start", "--fast"]).arg(dir.path().join("db")).env("REKINDLE_DATABASES", kind.word);
+        command.args(["start", "--fast"]).arg(dir.path().join("db")).env("REKINDLE_DATABASES", kind.with);
         let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let url = text.lines().find_map(|line| line.strip_prefix(kind.variable));
-        let url = url.unwrap_or_else(|| panic!("no server: {text}{}", String::from_utf8_lossy(&out.stderr))).to_owned();
-        Self { kind, dir, url }
+        let named = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let url = named(kind.variable);
+        let url = url.unwrap_or_else(|| panic!("no server: {text}{}", String::from_utf8_lossy(&out.stderr)));
+        Self { kind, dir, url, pooler: named("REKINDLE_TEST_PGBOUNCER=").unwrap_or_default() }
+    }
+
+    /// The URL of the pooler before it.
+    pub fn pooler(&self) -> &str {
+        &self.pooler
+    }
+
+    /// Ends the pooler at once.
+    pub fn stop_pooler(&self) {
+        let pid = std::fs::read_to_string(self.dir.path().join("db/pgbouncer/pgbouncer.pid")).unwrap();
+        let pid = pid.trim().parse().unwrap();
+        signal(pid, Signal::SIGTERM);
+        wait_or(SOON, || tree::read(pid).is_none_or(|proc| !proc.is_alive()), || "the pooler does not stop".into());
+    }
+
+    /// Starts it again, in its place.
+    pub fn resume_pooler(&self) {
+        let script = "cd /; PATH=$PATH:/usr/sbin; user=''; \
+             [ \"$(id -u)\" != 0 ] || user='setpriv --reuid=postgres --regid=postgres --init-groups --'; \
+             rm -f \"$1/pgbouncer.pid\"; exec $user pgbouncer -q -d \"$1/pgbouncer.ini\"";
+        let dir = self.dir.path().join("db/pgbouncer");
+        assert!(Command::new("sh").args(["-c", script, "sh"]).arg(dir).status().unwrap().success());
     }
 
     pub fn url(&self) -> &str {
