@@ -26,7 +26,7 @@ type Names = BTreeMap<TaskId, Vec<ResourceName>>;
 
 /// See `Store::task_verbs`.
 pub fn task_verbs(db: &mut dyn Db, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
-    history::with_history(db, change, |db| {
+    history::with_history(db, "change tasks", change, |db| {
         let ids: BTreeSet<TaskId> = tasks.iter().copied().collect();
         let outcomes = apply(db, &ids, verb)?;
         let affected = affected(&outcomes, verb);
