@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, Select};
 
 use super::lane::Lane;
 use super::running::Entry;
@@ -30,6 +30,9 @@ const BATCH: usize = 1_000;
 
 /// How long the first report of a batch waits for more.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// The longest wait for a report or the end: it shows that the loop turns.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Finisher {
@@ -108,7 +111,17 @@ impl Finisher {
 
     fn gather(&mut self) {
         let reports = self.shared.reports.1.clone();
-        let mut wait = if self.pending.is_empty() { Duration::from_millis(200) } else { self.retry_delay() };
+        if self.pending.is_empty() && !self.shared.stop.ends_loops() {
+            // Nothing to do until a report comes or the loops have to end.
+            let has_something = || !reports.is_empty() || self.shared.stop.ends_loops();
+            if turns::wait_until(IDLE_MAX, has_something).is_none() {
+                let mut either = Select::new();
+                either.recv(&reports);
+                either.recv(self.shared.stop.hung_up());
+                let _ = either.ready_timeout(IDLE_MAX);
+            }
+        }
+        let mut wait = if self.pending.is_empty() { self.ending_pause() } else { self.retry_delay() };
         while self.pending.len() < BATCH {
             match turns::receive(&reports, wait) {
                 Ok(report) => {
@@ -118,6 +131,11 @@ impl Finisher {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// Once the loops have to end, the last reports are waited for.
+    fn ending_pause(&self) -> Duration {
+        if self.shared.stop.ends_loops() { Duration::from_millis(50) } else { Duration::ZERO }
     }
 
     /// An engine that ends has not the time to wait for a frozen server.

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -111,7 +111,12 @@ impl Engine {
         let heartbeat = std::thread::Builder::new()
             .name("heartbeat".into())
             .stack_size(STACK)
-            .spawn(move || beat_loop(&for_beat))
+            .spawn(move || {
+                let result = beat_loop(&for_beat);
+                for_beat.heartbeat_over.store(true, Ordering::Release);
+                for_beat.stop.nudge();
+                result
+            })
             .map_err(|e| EngineError::Host("start the heartbeat", e))?;
         Ok(Self { shared, heartbeat: Some(heartbeat), loops, last })
     }
@@ -139,8 +144,11 @@ impl Engine {
     pub fn wait(mut self) -> Result<(), EngineError> {
         let heartbeat = self.heartbeat.take();
         let loops = std::mem::take(&mut self.loops);
-        let (beats, shared) = (&|| heartbeat.as_ref().is_some_and(|t| !t.is_finished()), &self.shared);
-        let said = end(shared, beats, |until| {
+        let shared = &self.shared;
+        // The flag comes with a nudge; a panic sets none.
+        let is_over = || shared.heartbeat_over.load(Ordering::Acquire);
+        let beats = || !is_over() && heartbeat.as_ref().is_some_and(|t| !t.is_finished());
+        let said = end(shared, &beats, |until| {
             for thread in loops {
                 join_until(shared, thread, until);
             }
@@ -217,6 +225,7 @@ pub(crate) fn share(
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
         unit: super::unit::Unit::default(),
+        heartbeat_over: AtomicBool::new(false),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
         known_epoch: Mutex::new(known),
@@ -282,19 +291,23 @@ pub(crate) fn finish_loop(shared: &Arc<Shared>) {
 pub(crate) fn beat_loop(shared: &Arc<Shared>) -> Result<(), LifeError> {
     let mut heartbeat = Heartbeat::new(Arc::clone(shared));
     loop {
+        let seen = shared.stop.nudges();
         match heartbeat.step()? {
             Step::Ended => return Ok(()),
             Step::Next(due) => {
                 let wait = due.since(shared.clock.lease_now());
-                // In short pieces: a life that ends (or a stop) wants the next step sooner.
+                // A life that ends (or a stop) wants the next step sooner; it nudges.
                 let phase = shared.life().phase;
                 let piece = if phase == Phase::Live { wait.min(shared.look_again()) } else { wait };
-                let mut left = wait;
-                while !left.is_zero() && !shared.stop.wait(Ending::All, piece.min(left)) {
+                let (mut left, mut seen) = (wait, seen);
+                while !left.is_zero() && !shared.stop.wait_nudged(Ending::All, piece.min(left), seen) {
+                    let now_seen = shared.stop.nudges();
                     left = due.since(shared.clock.lease_now());
-                    if shared.life().phase != phase {
+                    // A change that came before the phase was read does not show in it.
+                    if shared.life().phase != phase || (now_seen != seen && phase != Phase::Live) {
                         break;
                     }
+                    seen = now_seen;
                 }
             }
         }

@@ -118,6 +118,8 @@ pub struct Shared {
     pub doubted: Mutex<Option<Epoch>>,
     /// The life before this one, as long as the database does not know that it ended.
     pub former: Mutex<Option<Incarnation>>,
+    /// The heartbeat has ended by itself.
+    pub heartbeat_over: AtomicBool,
     /// What systemd is told.
     pub unit: Unit,
     /// An epoch is being raised.
@@ -164,10 +166,12 @@ impl Shared {
         mode(wanted, self.running.count(|_| true) + self.running.unreported_count(), ready)
     }
 
-    /// How soon a loop that waits for an instant looks whether its life has ended meanwhile (250 ms for the
-    /// balanced profile): a small part of K, within which the end of a life has to be dealt with.
+    /// The longest wait of a loop that waits for an instant (1 s for the balanced profile). It wakes at that
+    /// instant, and at once when the phase or what operators want changes, because those nudge. So this is
+    /// only for what gives no sign: a wait does not count the time in which the host was suspended, the lease
+    /// does. Half of K: on waking what is over is dealt with in the half that is left, as the guard does.
     pub fn look_again(&self) -> Duration {
-        self.options.timing.kill_budget() / 8
+        self.options.timing.kill_budget() / 2
     }
 
     /// Whether the tasks that were claimed ahead for handlers run low.

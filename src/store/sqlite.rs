@@ -10,6 +10,7 @@
 //! * A process that is frozen in the middle of a write stops all writers of that file until it goes on or
 //!   is killed; nothing here can help that, `doctor` says who it is.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use diesel::row::{Field, NamedRow};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
 use diesel::{Connection, RunQueryDsl};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::api::{StoreResult, Watcher};
 use super::backend::{Backend, applied, seed_meta};
@@ -371,7 +374,7 @@ impl Backend for SqliteOpener {
     fn watcher(&self, db: SqliteDb) -> StoreResult<Box<dyn Watcher>> {
         let mut log = db.path.into_os_string();
         log.push("-wal");
-        Ok(Box::new(FileWatcher { log: log.into(), seen: None }))
+        Ok(Box::new(FileWatcher::new(log.into())))
     }
 
     fn wake(&self, _: &mut SqliteDb) -> StoreResult<()> {
@@ -387,18 +390,49 @@ impl From<Error> for MigrateError {
     }
 }
 
-/// Looks at the size and time of the log, which every commit writes: a hundredth of what asking SQLite
+/// Is told by the kernel that the log was written (inotify), which costs nothing while nobody writes. Where
+/// it cannot be told, and now and then in any case, it looks at the size and time of the log, which every commit writes: a hundredth of what asking SQLite
 /// costs ten times a second. Two commits within one tick of the kernel's clock can look like one; the poll
 /// finds the second. The files are never opened here: closing one would drop SQLite's own locks on it.
 struct FileWatcher {
     log: PathBuf,
     seen: Option<(i64, i64, u64)>,
+    bell: Option<Inotify>,
+}
+
+impl FileWatcher {
+    fn new(log: PathBuf) -> Self {
+        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        let bell = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .and_then(|bell| bell.add_watch(&log, flags).map(|_| bell));
+        if let Err(error) = &bell {
+            log::debug!("{} is looked at again and again: inotify says {error}", log.display());
+        }
+        Self { log, seen: None, bell: bell.ok() }
+    }
 }
 
 impl Watcher for FileWatcher {
     fn has_changed(&mut self) -> StoreResult<bool> {
         let now = std::fs::metadata(&self.log).ok().map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.len()));
-        Ok(std::mem::replace(&mut self.seen, now) != now)
+        let mut changed = std::mem::replace(&mut self.seen, now) != now;
+        let mut is_other = false;
+        while let Some(Ok(events)) = self.bell.as_ref().map(Inotify::read_events) {
+            changed = true;
+            is_other |= events.iter().any(|event| !event.mask.contains(AddWatchFlags::IN_MODIFY));
+        }
+        if is_other {
+            // Another file lies at this path by now, or will: the watch would stay with the old one.
+            return Err(StoreError::Unreachable {
+                place: self.log.display().to_string(),
+                source: Cause("the log was replaced".into()),
+            });
+        }
+        Ok(changed)
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(AsFd::as_fd)
     }
 }
 

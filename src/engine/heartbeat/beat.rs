@@ -68,7 +68,7 @@ impl Heartbeat {
     fn accepted(&self, incarnation: Incarnation, sent_at: LeaseInstant, answer: &BeatAnswer) {
         let shared = &self.shared;
         let could_claim = shared.may_claim().is_some();
-        let (lease, doubt, was_live) = {
+        let (lease, doubt, was_live, is_news) = {
             let mut life = shared.life.lock();
             if life.incarnation != Some(incarnation) || life.phase.has_ended() {
                 return;
@@ -85,6 +85,7 @@ impl Heartbeat {
             }
             let went_back = answer.beat <= life.beat;
             let was_live = life.phase == Phase::Live;
+            let is_news = !was_live || life.wanted != answer.wanted;
             life.phase = Phase::Live;
             life.beat = answer.beat;
             life.wanted = answer.wanted;
@@ -93,8 +94,11 @@ impl Heartbeat {
             // were given out before.
             let doubt = self.doubt(answer, went_back);
             life.meta = Some(answer.meta.clone()).filter(|_| doubt.is_none());
-            (life.lease, doubt, was_live)
+            (life.lease, doubt, was_live, is_news)
         };
+        if is_news {
+            shared.stop.nudge();
+        }
         self.open_gate(&lease, was_live);
         let _ = shared.own_beats.0.send(sent_at);
         self.obey_wishes(&answer.wishes);

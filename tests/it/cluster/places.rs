@@ -133,6 +133,8 @@ pub fn what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next(rig: &Rig) 
     };
     wait_or(SOON, || left().len() == 1, || a.log());
     let proper = a.proper();
+    // Stopped first: between two kills it would see that its guard is gone, and clear up.
+    super::rig::signal(proper, Signal::SIGSTOP);
     a.signal(Signal::SIGKILL);
     super::rig::signal(proper, Signal::SIGKILL);
     a.wait(SOON);

@@ -67,6 +67,8 @@ pub fn after_the_death_of_both_the_units_prover_kills_what_is_left_and_proves_it
     wait_or(SOON, || rig.task_processes(task).len() >= 2, || "nobody escaped".into());
     let b = rig.engine("b").start();
     let proper = a.proper();
+    // Stopped first: between two kills it would see that its guard is gone, and kill its tasks itself.
+    signal(proper, Signal::SIGSTOP);
     a.signal(Signal::SIGKILL);
     signal(proper, Signal::SIGKILL);
     a.wait(SOON);
