@@ -162,7 +162,7 @@ impl CliError {
             .cause(cause.to_string())
             .effect("nothing was changed")
             .next("look at user and password: rekindle config show --origin database")
-            .next("on the server: the role, its password, pg_hba.conf")
+            .next("on the server: the user, its password, from where it may log in (pg_hba.conf, CREATE USER)")
             .next(format!("rekindle explain {}", codes::DENIED))
     }
 

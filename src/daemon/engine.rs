@@ -91,7 +91,7 @@ fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
         StoreError::Denied { .. } => {
             hints.next(&[
                 "look at user and password: rekindle config show --origin database",
-                "on the server: the role, its password, pg_hba.conf",
+                "on the server: the user, its password, from where it may log in (pg_hba.conf, CREATE USER)",
             ]);
             77
         }

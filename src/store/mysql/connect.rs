@@ -35,7 +35,8 @@ pub fn within_its_time(settings: &Settings) -> StoreResult<MysqlDb> {
     // Set by whoever comes first: the attempt when it ends, or the caller when he leaves.
     let over = Arc::new(AtomicBool::new(false));
     let (theirs, copy) = (Arc::clone(&over), settings.clone());
-    let answer = within(settings.connect_timeout, move || {
+    // A little longer than whoever asked waits, so that he hears of his own limit, in his own words.
+    let answer = within(settings.connect_timeout + settings.connect_timeout / 8, move || {
         let opened = MysqlDb::open_here(&copy);
         if theirs.swap(true, Ordering::AcqRel) {
             HANGING.fetch_sub(1, Ordering::AcqRel);

@@ -63,10 +63,12 @@ pub fn classify(step: &'static str, place: &str, error: &Error) -> StoreError {
 /// Sorts why connecting failed.
 pub fn sort_connect(settings: &Settings, text: &str) -> StoreError {
     let source = Cause(settings.redact(&one_line(text)));
-    let refused =
-        ["Access denied", "Unknown database", "is not allowed to connect", "is blocked", "Plugin ", "plugin "];
-    if refused.iter().any(|part| text.contains(part)) {
-        return StoreError::Refused(format!("the database at {} does not let us in: {source}", settings.place()));
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if has(&["Unknown database"]) {
+        return StoreError::Refused(format!("there is no such database at {}: {source}", settings.place()));
+    }
+    if has(&["Access denied", "is not allowed to connect", "is blocked", "Plugin ", "plugin "]) {
+        return StoreError::Denied { place: settings.place(), source };
     }
     StoreError::Unreachable { place: settings.place(), source }
 }
@@ -115,7 +117,7 @@ mod tests {
     fn a_refused_login_is_told_from_a_server_that_is_away() {
         let url = crate::config::DatabaseUrl::parse("mysql://u:geheim@h/d").unwrap();
         let sort = |text| sort_connect(&Settings::new(url.clone()), text);
-        assert!(matches!(sort("Access denied for user 'u'@'h' (using password: YES)"), StoreError::Refused(_)));
+        assert!(matches!(sort("Access denied for user 'u'@'h' (using password: YES)"), StoreError::Denied { .. }));
         assert!(matches!(sort("Unknown database 'd'"), StoreError::Refused(_)));
         assert!(matches!(sort("Can't connect to server on 'h' (111)"), StoreError::Unreachable { .. }));
         assert!(matches!(sort("Too many connections"), StoreError::Unreachable { .. }));

@@ -139,25 +139,27 @@ fn a_file_that_somebody_else_writes_to_is_busy() {
 #[test]
 fn a_server_that_never_answers_holds_nobody() {
     let desk = Desk::bare();
-    // It accepts connections by its backlog and says nothing, like a server that was stopped.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("postgres://u@127.0.0.1:{}/d", silent.local_addr().unwrap().port());
-    let began = SystemClock.lease_now();
-    let said = desk.args(&["status", "--database-url", &url, "--timeout", "700ms"]).code(69);
-    assert!(said.err.contains("no answer within 0s while connecting (--timeout)"), "{}", said.err);
-    let check = desk.check(&format!("-t 700ms -m latency --database-url {url}")).code(3);
-    assert_eq!(
-        check.out,
-        format!(
-            "REKINDLE LATENCY UNKNOWN - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
-        )
-    );
-    let check = desk.check(&format!("-t 700ms --database-url {url}")).code(2);
-    assert_eq!(
-        check.out,
-        format!(
-            "REKINDLE CRITICAL - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
-        )
-    );
-    assert!(SystemClock.lease_now().since(began) < Duration::from_secs(10));
+    for scheme in ["postgres", "mysql"] {
+        // It accepts connections by its backlog and says nothing, like a server that was stopped.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://u@127.0.0.1:{}/d", silent.local_addr().unwrap().port());
+        let began = SystemClock.lease_now();
+        let said = desk.args(&["status", "--database-url", &url, "--timeout", "700ms"]).code(69);
+        assert!(said.err.contains("no answer within 0s while connecting (--timeout)"), "{}", said.err);
+        let check = desk.check(&format!("-t 700ms -m latency --database-url {url}")).code(3);
+        assert_eq!(
+            check.out,
+            format!(
+                "REKINDLE LATENCY UNKNOWN - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
+            )
+        );
+        let check = desk.check(&format!("-t 700ms --database-url {url}")).code(2);
+        assert_eq!(
+            check.out,
+            format!(
+                "REKINDLE CRITICAL - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
+            )
+        );
+        assert!(SystemClock.lease_now().since(began) < Duration::from_secs(10));
+    }
 }

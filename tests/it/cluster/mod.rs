@@ -154,6 +154,59 @@ mod postgres {
     }
 }
 
+/// Those in which the database has a part; what only processes do is the same as above.
+mod mariadb {
+    network_cases!(super::rig::on_mariadb);
+    run_all! {
+        super::rig::on_mariadb:
+        epochs:
+            an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
+        chaos:
+            no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
+        kills:
+            a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
+            after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
+            a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
+            an_operators_fence_waits_until_the_engine_has_stopped_everything;
+        late:
+            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+        names:
+            a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody;
+        places:
+            a_login_that_is_refused_exits_77_with_a_next_step
+            a_schema_that_is_newer_is_refused_with_78
+            engines_that_start_together_set_an_empty_database_up;
+        stops:
+            drain_pause_and_stop_are_obeyed_with_the_next_beat;
+        lines:
+            two_engines_never_own_a_resource_at_once_and_keep_its_order;
+        poison:
+            a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
+        network:
+            a_cut_that_is_shorter_than_the_lease_allows_disturbs_nothing
+            an_engine_in_a_black_hole_is_fenced_after_t_and_comes_back
+            connections_that_are_reset_disturb_nothing
+            an_engine_starts_by_its_second_url_where_the_first_is_a_black_hole;
+        unknown:
+            a_claim_whose_answer_is_lost_runs_once
+            an_end_whose_answer_is_lost_is_written_once
+            a_takeover_whose_answer_is_lost_is_charged_once;
+        outages:
+            connections_that_are_ended_disturb_nothing;
+    }
+}
+
+mod own_mariadb {
+    run_all! {
+        super::rig::on_own_mariadb:
+        outages:
+            a_frozen_second_disturbs_nothing
+            a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            an_engine_that_is_stopped_while_the_database_is_away_ends
+            a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
+    }
+}
+
 /// Cases that stop and freeze a server.
 mod own_postgres {
     run_all! {

@@ -8,7 +8,8 @@ use rekindle::protocol::task::TaskState;
 
 use super::engine::EngineSpec;
 use super::rig::{Rig, SOON, wait_or};
-use crate::support::postgres::{self, Database};
+use crate::support::{mariadb, postgres};
+use rekindle::config::Backend;
 
 /// It ends with this code, says these words and what to do next, and has written nothing.
 fn refused(rig: &Rig, spec: &EngineSpec<'_>, code: i32, words: &[&str]) {
@@ -238,11 +239,17 @@ pub fn a_file_that_is_deleted_stops_the_work_with_a_clear_error(rig: &Rig) {
 }
 
 pub fn engines_that_start_together_set_an_empty_database_up(rig: &Rig) {
-    let empty = postgres::server().filter(|_| rig.settings.url.sqlite_path().is_none());
-    let empty = empty.map(|server| Database::empty(&server));
-    let url = match &empty {
-        Some(database) => database.settings.url.expose().to_string(),
-        None => format!("sqlite://{}", rig.path("empty.db").display()),
+    let (mut postgres_, mut mariadb_) = (None, None);
+    let url = match rig.settings.url.backend() {
+        Backend::Sqlite => format!("sqlite://{}", rig.path("empty.db").display()),
+        Backend::Postgres => {
+            let server = postgres::server().unwrap();
+            postgres_.insert(postgres::Database::empty(&server)).settings.url.expose()
+        }
+        Backend::Mysql => {
+            let server = mariadb::server().unwrap();
+            mariadb_.insert(mariadb::Database::empty(&server)).settings.url.expose()
+        }
     };
     let engines: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| rig.engine(name).url(&url).launch()).collect();
     for engine in &engines {

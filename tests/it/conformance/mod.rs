@@ -161,6 +161,7 @@ macro_rules! store_cases {
             texts:
                 payloads_come_back_byte_for_byte
                 resource_names_may_hold_quotes_and_any_script
+                names_that_differ_in_case_or_accent_are_different
                 what_a_program_printed_never_makes_its_end_unwritable
                 a_failing_step_leaves_nothing_half_done
                 a_server_describes_itself;
@@ -211,6 +212,7 @@ mod sqlite {
 
 mod mariadb {
     store_cases!(crate::support::databases::on_mariadb);
+    watcher_cases!(crate::support::databases::on_mariadb);
     schema_cases!(crate::support::databases::on_empty_mariadb);
 }
 
@@ -231,4 +233,18 @@ mod pgbouncer {
     }
     // By way of the heartbeat's own URL.
     watcher_cases!(crate::support::databases::on_pgbouncer_beside);
+}
+
+/// What one database has, the others have under the same name.
+#[test]
+fn the_databases_have_the_same_migrations() {
+    let names = |backend: &str| {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(backend);
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert!(!names("sqlite").is_empty());
+    assert_eq!(names("sqlite"), names("postgres"));
+    assert_eq!(names("sqlite"), names("mysql"));
 }
