@@ -28,6 +28,10 @@ use crate::protocol::time::Timestamp;
 /// A step that met a deadlock or a busy lock is repeated this often before the caller hears of it.
 const BUSY_TRIES: u32 = 4;
 
+/// Within this time it is repeated more often: on Galera engines on different nodes do not wait for each other's
+/// locks, and one of them hears of a deadlock at once, at COMMIT.
+const DEADLOCKS: (u32, Duration) = (16, Duration::from_secs(1));
+
 /// How long other writers of one process wait for a beat of the same process.
 const BEAT_FIRST: Duration = Duration::from_millis(200);
 
@@ -89,15 +93,18 @@ impl<B: Backend> SqlStore<B> {
     }
 
     fn run<T>(&self, mut body: impl FnMut(&mut dyn Db) -> StoreResult<T>) -> StoreResult<T> {
+        use crate::clock::{Clock as _, SystemClock};
+        let began = SystemClock.lease_now();
+        let again =
+            |round| round < BUSY_TRIES || round < DEADLOCKS.0 && SystemClock.lease_now().since(began) < DEADLOCKS.1;
         for round in 1.. {
             self.let_beat_through();
             let mut connection = self.connection()?;
             match body(&mut *connection) {
-                Err(StoreError::Busy { step, source }) if round < BUSY_TRIES => {
+                Err(StoreError::Busy { step, source }) if again(round) => {
                     log::debug!("{step} met a busy lock ({source}), try {round}");
                     drop(connection);
-                    use crate::clock::Clock as _;
-                    crate::clock::SystemClock.pause(Duration::from_millis(fastrand::u64(2..=20) * u64::from(round)));
+                    SystemClock.pause(Duration::from_millis(fastrand::u64(2..=20) * u64::from(round.min(BUSY_TRIES))));
                 }
                 other => return other,
             }

@@ -156,6 +156,7 @@ mod postgres {
 
 /// Those in which the database has a part; what only processes do is the same as above.
 mod mariadb {
+    network_cases!(super::rig::on_mariadb);
     run_all! {
         super::rig::on_mariadb:
         epochs:
@@ -181,15 +182,6 @@ mod mariadb {
             two_engines_never_own_a_resource_at_once_and_keep_its_order;
         poison:
             a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
-        network:
-            a_cut_that_is_shorter_than_the_lease_allows_disturbs_nothing
-            an_engine_in_a_black_hole_is_fenced_after_t_and_comes_back
-            connections_that_are_reset_disturb_nothing
-            an_engine_starts_by_its_second_url_where_the_first_is_a_black_hole;
-        unknown:
-            a_claim_whose_answer_is_lost_runs_once
-            an_end_whose_answer_is_lost_is_written_once
-            a_takeover_whose_answer_is_lost_is_charged_once;
         outages:
             connections_that_are_ended_disturb_nothing;
     }

@@ -192,7 +192,11 @@ impl Rig {
 
     /// Ways there and back of one beat, on a connection that is open: a statement, or a transaction.
     pub fn trips_of_a_beat(&self) -> u32 {
-        if self.way.is_some() { 3 } else { 1 }
+        match self.settings.url.backend() {
+            Backend::Mysql => 4,
+            _ if self.way.is_some() => 3,
+            _ => 1,
+        }
     }
 
     /// Where engines find the database.

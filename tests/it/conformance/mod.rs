@@ -135,13 +135,10 @@ macro_rules! store_cases {
                 a_blocked_task_of_two_lines_is_woken_by_the_last_one
                 a_delayed_task_joins_the_line_when_it_is_due
                 a_lost_wake_up_is_found_by_the_slow_sweep;
-            model:
-                random_histories_read_the_same_as_in_memory;
             races:
                 two_engines_never_own_one_resource_and_its_order_is_kept
                 of_namesakes_that_register_at_once_one_gets_the_name
                 canceling_heads_while_claiming_loses_no_wake_up
-                batches_of_verbs_beside_claims_neither_deadlock_nor_lose_a_task
                 overlapping_resources_in_any_order_neither_deadlock_nor_overlap
                 four_engines_claim_two_thousand_tasks_each_once
                 a_late_finish_races_the_takeover_and_one_of_them_wins
@@ -166,6 +163,17 @@ macro_rules! store_cases {
                 what_a_program_printed_never_makes_its_end_unwritable
                 a_failing_step_leaves_nothing_half_done
                 a_server_describes_itself;
+        }
+    };
+}
+
+/// Of those that number tasks without gaps, as memory does. A Galera cluster leaves out the numbers of other nodes.
+macro_rules! model_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            model:
+                random_histories_read_the_same_as_in_memory;
         }
     };
 }
@@ -202,29 +210,34 @@ macro_rules! schema_cases {
 
 mod memory {
     store_cases!(crate::support::databases::on_memory);
+    model_cases!(crate::support::databases::on_memory);
     watcher_cases!(crate::support::databases::on_memory);
 }
 
 mod sqlite {
     store_cases!(crate::support::databases::on_sqlite);
+    model_cases!(crate::support::databases::on_sqlite);
     watcher_cases!(crate::support::databases::on_sqlite);
     schema_cases!(crate::support::databases::on_empty_sqlite);
 }
 
 mod mariadb {
     store_cases!(crate::support::databases::on_mariadb);
+    model_cases!(crate::support::databases::on_mariadb);
     watcher_cases!(crate::support::databases::on_mariadb);
     schema_cases!(crate::support::databases::on_empty_mariadb);
 }
 
 mod postgres {
     store_cases!(crate::support::databases::on_postgres);
+    model_cases!(crate::support::databases::on_postgres);
     watcher_cases!(crate::support::databases::on_postgres);
     schema_cases!(crate::support::databases::on_empty_postgres);
 }
 
 mod pgbouncer {
     store_cases!(crate::support::databases::on_pgbouncer);
+    model_cases!(crate::support::databases::on_pgbouncer);
     schema_cases!(crate::support::databases::on_empty_pgbouncer);
     run_all! {
         crate::support::databases::on_pgbouncer:
@@ -234,6 +247,13 @@ mod pgbouncer {
     }
     // By way of the heartbeat's own URL.
     watcher_cases!(crate::support::databases::on_pgbouncer_beside);
+}
+
+/// Engines on two nodes of one cluster.
+mod galera {
+    store_cases!(crate::support::databases::on_galera);
+    watcher_cases!(crate::support::databases::on_galera);
+    schema_cases!(crate::support::databases::on_empty_galera);
 }
 
 /// What one database has, the others have under the same name.

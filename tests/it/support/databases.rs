@@ -2,6 +2,7 @@
 //! database behind the store's back: let time pass, move it, commit a late claim.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rekindle::clock::ManualClock;
@@ -40,6 +41,12 @@ enum Place {
         beats: Settings,
     },
     Mariadb(mariadb::Database),
+    /// Each store that is opened has another one of two nodes.
+    Galera {
+        database: mariadb::Database,
+        nodes: Vec<Settings>,
+        opened: AtomicUsize,
+    },
 }
 
 /// A case of the conformance suite.
@@ -65,6 +72,23 @@ pub fn on_empty_sqlite(case: Case) {
 /// Runs a case over a fresh PostgreSQL database.
 pub fn on_postgres(case: Case) {
     with_postgres(case, Database::migrated);
+}
+
+/// Runs a case over two nodes of a Galera cluster.
+pub fn on_galera(case: Case) {
+    with_galera(case, mariadb::Database::migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_galera(case: Case) {
+    with_galera(case, mariadb::Database::empty);
+}
+
+fn with_galera(case: Case, database: fn(&str) -> mariadb::Database) {
+    let Some(nodes) = mariadb::galera() else { return println!("skipped: REKINDLE_TEST_GALERA is not set") };
+    let database = database(&nodes[0]);
+    let nodes = nodes[..2].iter().map(|node| database.by_node(node)).collect();
+    case(&Rig::over(Place::Galera { database, nodes, opened: AtomicUsize::new(0) }));
 }
 
 /// Runs a case over a fresh PostgreSQL database behind a pooler.
@@ -255,6 +279,10 @@ impl Place {
             Self::Postgres(database) => (&database.settings, &database.settings),
             Self::Pooled { database, beats } => (&database.settings, beats),
             Self::Mariadb(database) => (&database.settings, &database.settings),
+            Self::Galera { nodes, opened, .. } => {
+                let node = &nodes[opened.fetch_add(1, Ordering::Relaxed) % nodes.len()];
+                (node, node)
+            }
         };
         open(vec![settings.clone()], vec![beats.clone()], 4).unwrap()
     }
@@ -266,7 +294,9 @@ impl Place {
             Self::Postgres(database) | Self::Pooled { database, .. } => {
                 Connection::Postgres(Postgres::open(&database.settings).unwrap())
             }
-            Self::Mariadb(database) => Connection::Mariadb(MysqlDb::open(&database.settings).unwrap()),
+            Self::Mariadb(database) | Self::Galera { database, .. } => {
+                Connection::Mariadb(MysqlDb::open(&database.settings).unwrap())
+            }
         }
     }
 }

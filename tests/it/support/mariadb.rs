@@ -4,6 +4,7 @@
 //! `scripts/databases run` starts one). Databases of processes that are gone are dropped at the start.
 
 use std::sync::Once;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, RunQueryDsl, sql_query};
@@ -14,17 +15,27 @@ use rekindle::store::{Settings, open};
 pub struct Database {
     pub settings: Settings,
     name: String,
+    server: String,
 }
 
 const PREFIX: &str = "rekindle_it_";
 
 /// The server, or `None` where tests run without one. Panics if it is required.
 pub fn server() -> Option<String> {
-    let url = std::env::var("REKINDLE_TEST_MARIADB").ok();
+    named("mariadb", "REKINDLE_TEST_MARIADB")
+}
+
+/// The nodes of a Galera cluster, with commas between them; the same way.
+pub fn galera() -> Option<Vec<String>> {
+    named("galera", "REKINDLE_TEST_GALERA").map(|urls| urls.split(',').map(str::to_owned).collect())
+}
+
+fn named(word: &str, variable: &str) -> Option<String> {
+    let url = std::env::var(variable).ok();
     let required = std::env::var("REKINDLE_TEST_REQUIRE").unwrap_or_default();
     assert!(
-        url.is_some() || !required.split(',').any(|word| word.trim() == "mariadb"),
-        "REKINDLE_TEST_REQUIRE names mariadb, but REKINDLE_TEST_MARIADB is not set"
+        url.is_some() || !required.split(',').any(|each| each.trim() == word),
+        "REKINDLE_TEST_REQUIRE names {word}, but {variable} is not set"
     );
     url
 }
@@ -44,17 +55,24 @@ impl Database {
         let name = format!("{PREFIX}{}_{:08x}", std::process::id(), fastrand::u32(..));
         admin(server).batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
         let (base, _) = server.rsplit_once('/').unwrap();
-        Self { settings: Settings::new(DatabaseUrl::parse(&format!("{base}/{name}")).unwrap()), name }
+        let settings = Settings::new(DatabaseUrl::parse(&format!("{base}/{name}")).unwrap());
+        Self { settings, name, server: server.to_owned() }
+    }
+
+    /// The same by way of another node, as soon as it knows the database.
+    pub fn by_node(&self, node: &str) -> Settings {
+        let (base, _) = node.rsplit_once('/').unwrap();
+        let url = format!("{base}/{}", self.name);
+        super::wait_until(Duration::from_secs(10), || MysqlConnection::establish(&url).is_ok());
+        Settings::new(DatabaseUrl::parse(&url).unwrap())
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if let Some(server) = server() {
-            // An abandoned transaction may still hold a table's lock; the next process drops what stays.
-            let Ok(mut admin) = MysqlConnection::establish(&server) else { return };
-            let _ = admin.batch_execute(&format!("SET lock_wait_timeout = 5; DROP DATABASE IF EXISTS {}", self.name));
-        }
+        // An abandoned transaction may still hold a table's lock; the next process drops what stays.
+        let Ok(mut admin) = MysqlConnection::establish(&self.server) else { return };
+        let _ = admin.batch_execute(&format!("SET lock_wait_timeout = 5; DROP DATABASE IF EXISTS {}", self.name));
     }
 }
 
