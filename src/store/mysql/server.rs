@@ -234,7 +234,7 @@ fn problems(product: Product, found: &Variables) -> Vec<String> {
     if number("max_prepared_stmt_count").is_some_and(|value| value < 1_000) {
         let name = product.word();
         out.push(format!(
-            "max_prepared_stmt_count = {}: each engine keeps some 150 statements prepared ({name}'s default is 16382)",
+            "max_prepared_stmt_count = {}: each connection keeps its statements prepared ({name}'s default is 16382)",
             text("max_prepared_stmt_count")
         ));
     }
