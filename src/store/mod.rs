@@ -90,10 +90,13 @@ pub mod db;
 pub mod error;
 pub mod memory;
 pub mod migrate;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod open;
 pub mod patience;
 pub mod places;
 pub mod pool;
+pub mod pooler;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod queries;

@@ -25,6 +25,11 @@ pub fn open(places: Vec<Settings>, beats: Vec<Settings>, connections: u32) -> St
         Backend::Postgres => {
             Ok(Arc::new(super::sql_store::SqlStore::new(super::postgres::PostgresOpener, places, beats, connections)))
         }
+        #[cfg(feature = "mysql")]
+        Backend::Mysql => {
+            Ok(Arc::new(super::sql_store::SqlStore::new(super::mysql::MysqlOpener, places, beats, connections)))
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
         other => Err(StoreError::Refused(
             other.missing().unwrap_or_else(|| format!("this program was built without support for {other}")),
         )),

@@ -21,9 +21,9 @@ pub enum Bind {
     Text(Option<String>),
     /// Bytes.
     Bytes(Option<Vec<u8>>),
-    /// An array of integers (PostgreSQL only; elsewhere JSON in a `Text`).
+    /// An array of integers (see [`Lists`]).
     Ints(Vec<Option<i64>>),
-    /// An array of texts (PostgreSQL only; elsewhere JSON in a `Text`).
+    /// An array of texts (see [`Lists`]).
     Texts(Vec<Option<String>>),
 }
 
@@ -52,6 +52,11 @@ impl Row {
         Self { values: values.into_iter() }
     }
 
+    /// Of one integer.
+    pub fn of_int(value: i64) -> Self {
+        Self::new(vec![Value::Int(value)])
+    }
+
     fn next(&mut self) -> Value {
         self.values.next().unwrap_or(Value::Null)
     }
@@ -61,7 +66,8 @@ impl Row {
         match self.next() {
             Value::Int(n) => Some(n),
             Value::Text(t) => t.parse().ok(),
-            _ => None,
+            Value::Bytes(b) => std::str::from_utf8(&b).ok()?.parse().ok(),
+            Value::Null => None,
         }
     }
 
@@ -105,6 +111,22 @@ impl Row {
     }
 }
 
+/// How a list of values gets into a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lists {
+    /// As one array.
+    Arrays,
+    /// As one text of JSON.
+    Json,
+    /// Integers as words of the text, texts as one bind each: MariaDB reads a whole table where an UPDATE
+    /// or DELETE takes its list from a subquery. Bound tables are JSON here too.
+    Words,
+}
+
+/// Marks a statement whose text varies with its values, and which is therefore not kept prepared. As a
+/// comment in the text it also tells why a server's log is full of look-alikes.
+const VARIES: &str = "/* list */";
+
 /// The words in which the backends differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
@@ -116,10 +138,38 @@ pub struct Dialect {
     pub skip_locked: &'static str,
     /// Locks the rows of a `SELECT`, waiting for those that others hold.
     pub for_update: &'static str,
-    /// Whether lists are bound as arrays; elsewhere as JSON.
-    pub has_arrays: bool,
+    /// How lists are written.
+    pub lists: Lists,
     /// Whether `WITH x AS (DELETE … RETURNING …) INSERT …` exists.
     pub has_writing_cte: bool,
+    /// Whether a write gives rows back (`queries::change` does without).
+    pub has_returning: bool,
+    /// Whether `INSERT … ON CONFLICT` exists; elsewhere `ON DUPLICATE KEY UPDATE`.
+    pub has_on_conflict: bool,
+    /// Joins two tables in the order they are written in.
+    pub cross_join: &'static str,
+}
+
+impl Dialect {
+    /// The end of an `INSERT INTO table` that leaves a row alone that is there. Not `INSERT IGNORE`, which
+    /// hides other errors too. How many rows it says it touched differs: never read that.
+    pub fn or_nothing(&self, table: &str, column: &str) -> String {
+        match self.has_on_conflict {
+            true => "ON CONFLICT DO NOTHING".into(),
+            false => format!("ON DUPLICATE KEY UPDATE {column} = {table}.{column}"),
+        }
+    }
+
+    /// The end of an `INSERT` that overwrites these columns of the row that has this key.
+    pub fn or_update(&self, key: &str, columns: &[&str]) -> String {
+        let list = |new: fn(&str) -> String| {
+            columns.iter().map(|column| format!("{column} = {}", new(column))).collect::<Vec<_>>().join(", ")
+        };
+        match self.has_on_conflict {
+            true => format!("ON CONFLICT ({key}) DO UPDATE SET {}", list(|column| format!("excluded.{column}"))),
+            false => format!("ON DUPLICATE KEY UPDATE {}", list(|column| format!("VALUES({column})"))),
+        }
+    }
 }
 
 /// Type of a column of a bound table.
@@ -175,39 +225,46 @@ impl Stmt {
         self.push(Bind::Bytes(Some(value)))
     }
 
-    /// `IN` a list of integers, in one bind whatever its length.
+    /// `IN` a list of integers.
     pub fn in_ints(&mut self, list: impl IntoIterator<Item = i64>) -> String {
         let list: Vec<i64> = list.into_iter().collect();
-        if self.dialect.has_arrays {
-            let at = self.push(Bind::Ints(list.into_iter().map(Some).collect()));
-            format!("= ANY({at})")
-        } else {
-            let at = self.push(Bind::Text(Some(json(&list))));
-            format!("IN (SELECT value FROM json_each({at}))")
+        match self.dialect.lists {
+            Lists::Arrays => {
+                let at = self.push(Bind::Ints(list.into_iter().map(Some).collect()));
+                format!("= ANY({at})")
+            }
+            Lists::Json => self.in_json(&list),
+            Lists::Words => in_words(list.iter().map(i64::to_string)),
         }
     }
 
-    /// `IN` a list of texts, in one bind whatever its length.
+    /// `IN` a list of texts.
     pub fn in_texts<'a>(&mut self, list: impl IntoIterator<Item = &'a str>) -> String {
         let list: Vec<&str> = list.into_iter().collect();
-        if self.dialect.has_arrays {
-            let at = self.push(Bind::Texts(list.into_iter().map(|t| Some(t.to_owned())).collect()));
-            format!("= ANY({at})")
-        } else {
-            let at = self.push(Bind::Text(Some(json(&list))));
-            format!("IN (SELECT value FROM json_each({at}))")
+        match self.dialect.lists {
+            Lists::Arrays => {
+                let at = self.push(Bind::Texts(list.into_iter().map(|t| Some(t.to_owned())).collect()));
+                format!("= ANY({at})")
+            }
+            Lists::Json => self.in_json(&list),
+            Lists::Words => in_words(list.into_iter().map(|text| self.text(text))),
         }
+    }
+
+    fn in_json<T: serde::Serialize>(&mut self, list: &[T]) -> String {
+        let at = self.push(Bind::Text(Some(json(&list))));
+        format!("IN (SELECT value FROM json_each({at}))")
     }
 
     /// `column` equal to the result of a `SELECT` of ids that is evaluated exactly once: with plain
     /// `IN` PostgreSQL may repeat a locking subquery and lock more rows than its LIMIT.
     pub fn one_of(&self, select: &str) -> String {
-        if self.dialect.has_arrays { format!("= ANY(ARRAY({select}))") } else { format!("IN ({select})") }
+        if self.dialect.lists == Lists::Arrays { format!("= ANY(ARRAY({select}))") } else { format!("IN ({select})") }
     }
 
     /// A bound table `name(columns)` to be used in FROM.
     pub fn table(&mut self, name: &str, columns: &[(&str, ColumnType)], rows: &[Vec<Bind>]) -> String {
-        if self.dialect.has_arrays {
+        if self.dialect.lists == Lists::Arrays {
             self.array_table(name, columns, rows)
         } else {
             self.json_table(name, columns, rows)
@@ -235,6 +292,13 @@ impl Stmt {
         };
         let data: Vec<Vec<serde_json::Value>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
         let at = self.push(Bind::Text(Some(json(&data))));
+        if self.dialect.lists == Lists::Words {
+            let word =
+                |kind: &ColumnType| if *kind == ColumnType::Int { "BIGINT" } else { "LONGTEXT CHARACTER SET utf8mb4" };
+            let columns: Vec<_> =
+                columns.iter().enumerate().map(|(i, (n, kind))| format!("{n} {} PATH '$[{i}]'", word(kind))).collect();
+            return format!("JSON_TABLE({at}, '$[*]' COLUMNS ({})) AS {name}", columns.join(", "));
+        }
         let picks: Vec<_> =
             columns.iter().enumerate().map(|(i, (n, _))| format!("json_extract(value, '$[{i}]') AS {n}")).collect();
         format!("(SELECT {} FROM json_each({at})) AS {name}", picks.join(", "))
@@ -244,6 +308,13 @@ impl Stmt {
     pub fn sql(self, text: impl Into<String>) -> Sql {
         Sql { text: text.into(), binds: self.binds }
     }
+}
+
+/// An empty list holds nothing, not even NULL.
+fn in_words(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    let list = if words.is_empty() { "NULL".to_owned() } else { words.join(", ") };
+    format!("IN ({list}) {VARIES}")
 }
 
 fn as_int(bind: &Bind) -> Option<i64> {
@@ -287,6 +358,9 @@ pub trait PushBind: Backend {
 
 impl<DB: PushBind> QueryFragment<DB> for Sql {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if self.text.contains(VARIES) {
+            out.unsafe_to_cache_prepared();
+        }
         for (text, bind) in pieces(&self.text) {
             out.push_sql(text);
             if let Some(n) = bind {
@@ -325,9 +399,13 @@ mod tests {
         greatest: "max",
         skip_locked: "",
         for_update: "",
-        has_arrays: false,
+        lists: Lists::Json,
         has_writing_cte: false,
+        has_returning: true,
+        has_on_conflict: true,
+        cross_join: "CROSS JOIN",
     };
+    static WORDS: Dialect = Dialect { lists: Lists::Words, has_returning: false, has_on_conflict: false, ..JSON };
 
     #[test]
     fn placeholders_are_found_and_json_paths_are_left_alone() {
@@ -342,5 +420,22 @@ mod tests {
         assert_eq!(s.in_texts(["a\"b"]), "IN (SELECT value FROM json_each($2))");
         let sql = s.sql("x");
         assert_eq!(sql.binds[1], Bind::Text(Some("[\"a\\\"b\"]".into())));
+    }
+
+    #[test]
+    fn lists_in_words_take_their_texts_as_binds_and_mark_the_statement() {
+        let mut s = Stmt::new(&WORDS);
+        assert_eq!(s.in_ints([1, -2]), "IN (1, -2) /* list */");
+        assert_eq!(s.in_ints([]), "IN (NULL) /* list */");
+        assert_eq!(s.in_texts(["a'b", "c"]), "IN ($1, $2) /* list */");
+        assert_eq!(s.sql("x").binds[0], Bind::Text(Some("a'b".into())));
+    }
+
+    #[test]
+    fn what_an_insert_does_about_a_row_that_is_there() {
+        assert_eq!(JSON.or_nothing("t", "a"), "ON CONFLICT DO NOTHING");
+        assert_eq!(WORDS.or_nothing("t", "a"), "ON DUPLICATE KEY UPDATE a = t.a");
+        assert_eq!(JSON.or_update("k", &["a", "b"]), "ON CONFLICT (k) DO UPDATE SET a = excluded.a, b = excluded.b");
+        assert_eq!(WORDS.or_update("k", &["a", "b"]), "ON DUPLICATE KEY UPDATE a = VALUES(a), b = VALUES(b)");
     }
 }

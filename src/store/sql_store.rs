@@ -302,7 +302,14 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {
-        self.backend.watcher(self.manager.open()?)
+        let mut connection = self.manager.open()?;
+        // The heartbeat's own way may lead round the pooler that lets nothing be heard.
+        if !self.backend.hears(&connection)
+            && let Ok(beats) = self.beats.open()
+        {
+            connection = beats;
+        }
+        self.backend.watcher(connection)
     }
     fn wake(&self) -> StoreResult<()> {
         if B::ONE_WRITER { Ok(()) } else { self.raw(|c| self.backend.wake(c)) }

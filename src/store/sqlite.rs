@@ -32,7 +32,7 @@ use super::db::Db;
 use super::error::{Cause, SchemaProblem, StoreError};
 use super::migrate;
 use super::pool::{Opener, Settings};
-use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
+use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
 use super::types::{SchemaStatus, ServerInfo};
 use crate::clock::{Clock, SystemClock};
 
@@ -41,8 +41,11 @@ static DIALECT: Dialect = Dialect {
     greatest: "max",
     skip_locked: "",
     for_update: "",
-    has_arrays: false,
+    lists: Lists::Json,
     has_writing_cte: false,
+    has_returning: true,
+    has_on_conflict: true,
+    cross_join: "CROSS JOIN",
 };
 
 impl PushBind for Sqlite {

@@ -1,2 +1,1 @@
-ALTER TABLE meta DROP COLUMN forget_epoch;
-ALTER TABLE meta DROP COLUMN forget_at;
+ALTER TABLE meta DROP COLUMN /*M! IF EXISTS */ forget_epoch, DROP COLUMN /*M! IF EXISTS */ forget_at;

@@ -14,7 +14,11 @@ pub struct VersionArgs {}
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn backends() -> Vec<&'static str> {
-    let all = [(cfg!(feature = "sqlite"), "sqlite"), (cfg!(feature = "postgres"), "postgres")];
+    let all = [
+        (cfg!(feature = "sqlite"), "sqlite"),
+        (cfg!(feature = "postgres"), "postgres"),
+        (cfg!(feature = "mysql"), "mysql"),
+    ];
     all.into_iter().filter(|(is_built_in, _)| *is_built_in).map(|(_, name)| name).collect()
 }
 

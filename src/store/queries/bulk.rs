@@ -154,17 +154,17 @@ fn archive(db: &mut dyn Db, ids: &[TaskId], wants: &Names) -> StoreResult<()> {
         return Ok(());
     }
     let known = is_recorded(db)?;
-    let now = db.dialect().now;
+    let (now, cross_join) = (db.dialect().now, db.dialect().cross_join);
     let mut s = db.stmt();
     let names = |id: &TaskId| wants.get(id).map(|names| names.iter().map(|n| n.as_str()).collect::<Vec<_>>());
     let json = |id: &TaskId| names(id).map(|names| serde_json::to_string(&names).unwrap_or_default());
     let rows: Vec<Vec<Bind>> = ids.iter().map(|id| vec![Bind::Int(Some(id.as_i64())), Bind::Text(json(id))]).collect();
     let u = s.table("u", &[("id", ColumnType::Int), ("names", ColumnType::Text)], &rows);
     let (state, result) = (TaskState::Canceled.code(), AttemptResult::Canceled.code());
-    // CROSS JOIN keeps the list on the outside, as in `finish.rs`.
+    // This join keeps the list on the outside, as in `finish.rs`.
     let sql = s.sql(format!(
         "INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, resources) \
-         SELECT {}, {state}, {result}, {now}, t.engine, u.names FROM {u} CROSS JOIN task t WHERE t.id = u.id AND {known}",
+         SELECT {}, {state}, {result}, {now}, t.engine, u.names FROM {u} {cross_join} task t WHERE t.id = u.id AND {known}",
         of_task("t")
     ));
     if db.execute("cancel tasks", &sql)? != ids.len() {

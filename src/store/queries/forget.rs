@@ -38,9 +38,11 @@ pub const EVERY: Duration = Duration::from_secs(3_600);
 pub fn forget(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
     let now = db.dialect().now;
     let every = micros(EVERY);
-    let sql = db.stmt().sql(format!(
+    let mut s = db.stmt();
+    let us = s.int(1_000);
+    let sql = s.sql(format!(
         "SELECT m.forget_epoch, CASE WHEN {now} >= m.forget_at + (SELECT COALESCE(max(e.takeover_ms), 0) FROM engine e \
-         WHERE e.state = 1) * CAST(1000 AS BIGINT) THEN 1 ELSE 0 END, \
+         WHERE e.state = 1) * {us} THEN 1 ELSE 0 END, \
          CASE WHEN m.forget_at <= {now} - {every} OR m.forget_at > {now} + {every} THEN 1 ELSE 0 END \
          FROM meta m WHERE m.one = 1"
     ));
@@ -120,10 +122,17 @@ fn forget_rows(db: &mut dyn Db, epoch: i64, span: Duration, limit: usize) -> Sto
     if names.is_empty() {
         return Ok(Count { found: 0, gone: 0 });
     }
-    // Asked again by a statement that began under the locks: a task that was added meanwhile is seen by it.
+    // Asked again by a statement that began under the locks: a task that was added meanwhile is seen by it. And
+    // by a statement of its own: inside the DELETE, MariaDB would wait for whoever is just adding one.
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(String::as_str));
-    let used = "EXISTS (SELECT 1 FROM task_resource w WHERE w.resource = resource.name)";
-    let sql = s.sql(format!("DELETE FROM resource WHERE name {list} AND owner_task IS NULL AND NOT {used}"));
+    let sql = s.sql(format!(
+        "SELECT r.name FROM resource r WHERE r.name {list} AND r.owner_task IS NULL \
+         AND NOT EXISTS (SELECT 1 FROM task_resource w WHERE w.resource = r.name)"
+    ));
+    let gone: Vec<String> = db.query("forget resources", &sql)?.into_iter().map(|mut row| row.text()).collect();
+    let mut s = db.stmt();
+    let list = s.in_texts(gone.iter().map(String::as_str));
+    let sql = s.sql(format!("DELETE FROM resource WHERE name {list}"));
     Ok(Count { found: names.len(), gone: db.execute("forget resources", &sql)? })
 }

@@ -143,7 +143,9 @@ fn heads(db: &mut dyn Db, filter: &HistoryFilter, task: Option<TaskId>) -> Store
     }
     if let Some(by) = &filter.by {
         let (exact, user) = (s.text(by), s.text(format!("{by}@")));
-        wheres.push(format!("(made_by = {exact} OR substr(made_by, 1, length({user})) = {user})"));
+        // Counted here: what `length` counts differs between databases.
+        let length = by.chars().count() + 1;
+        wheres.push(format!("(made_by = {exact} OR substr(made_by, 1, {length}) = {user})"));
     }
     if let Some(since) = filter.since {
         wheres.push(format!("made_at >= {now} - {}", s.int(micros(since))));

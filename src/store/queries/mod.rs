@@ -5,6 +5,7 @@
 
 pub mod beat;
 pub mod bulk;
+pub mod change;
 pub mod claim;
 pub mod ends;
 pub mod engine_rows;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as loudly as tests")]
 
 mod chaos;
+mod container;
 mod engine;
 mod epochs;
 mod kills;
@@ -37,6 +38,11 @@ macro_rules! cases {
                 an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
             chaos:
                 no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
+            container:
+                as_process_1_a_guard_reaps_every_orphan
+                as_process_1_a_guard_obeys_the_signals_that_stop
+                in_a_container_a_killed_engine_is_proved_dead_and_the_container_ends
+                a_killed_container_takes_everything_along_and_its_name_comes_back_at_once;
             kills:
                 a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
                 the_same_with_the_process_tree
@@ -159,5 +165,46 @@ mod own_postgres {
             an_engine_that_is_stopped_while_the_database_is_away_ends
             a_minute_without_database_kills_what_runs_and_the_work_goes_on_by_itself
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
+    }
+}
+
+/// A pooler in transaction mode sits between.
+mod pgbouncer {
+    network_cases!(super::rig::on_pgbouncer);
+    run_all! {
+        super::rig::on_pgbouncer:
+        kills:
+            a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
+            after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
+            a_frozen_engine_is_killed_by_its_guard_before_a_successor_starts
+            a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
+            an_operators_fence_waits_until_the_engine_has_stopped_everything;
+        late:
+            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+        lines:
+            two_engines_never_own_a_resource_at_once_and_keep_its_order;
+        names:
+            a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody
+            after_the_death_of_both_the_same_state_directory_registers_at_once;
+        outages:
+            connections_that_are_ended_disturb_nothing;
+        places:
+            engines_that_start_together_set_an_empty_database_up;
+        poison:
+            a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
+        stops:
+            a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
+            drain_pause_and_stop_are_obeyed_with_the_next_beat;
+    }
+}
+
+mod own_pgbouncer {
+    run_all! {
+        super::rig::on_own_pgbouncer:
+        outages:
+            a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            a_pooler_that_is_started_again_disturbs_nothing
+            a_pooler_that_is_away_for_long_kills_what_runs_and_the_work_goes_on_by_itself
+            a_pooler_that_is_away_stops_nothing_where_beats_go_round_it;
     }
 }

@@ -19,6 +19,8 @@ use crate::support::databases::Connection;
 enum Away {
     Stopped,
     Frozen,
+    /// The server stays, and the pooler before it does not.
+    Unpooled,
 }
 
 /// Keeps it away until it is told to come back.
@@ -34,6 +36,7 @@ impl<'r> Outage<'r> {
         match (&rig.server, away) {
             (Some(server), Away::Stopped) => server.stop(),
             (Some(server), Away::Frozen) => server.freeze(),
+            (Some(server), Away::Unpooled) => server.stop_pooler(),
             (None, _) => {
                 // Of SQLite: somebody holds the write lock.
                 let mut connection = rig.connection();
@@ -48,6 +51,7 @@ impl<'r> Outage<'r> {
         match (&self.rig.server, self.away) {
             (Some(server), Away::Stopped) => server.resume(),
             (Some(server), Away::Frozen) => server.thaw(),
+            (Some(server), Away::Unpooled) => server.resume_pooler(),
             (None, _) => self.held.take().unwrap().db().rollback(),
         }
         self.rig.reopen();
@@ -85,6 +89,32 @@ pub fn a_frozen_second_disturbs_nothing(rig: &Rig) {
 pub fn a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine(rig: &Rig) {
     // What the server needs to come up counts, too.
     short(rig, "balanced", Away::Stopped, Duration::from_millis(3_300));
+}
+
+pub fn a_pooler_that_is_started_again_disturbs_nothing(rig: &Rig) {
+    short(rig, "fast", Away::Unpooled, Duration::from_millis(400));
+}
+
+pub fn a_pooler_that_is_away_for_long_kills_what_runs_and_the_work_goes_on_by_itself(rig: &Rig) {
+    long(rig, Away::Unpooled, Duration::from_secs(8));
+}
+
+/// Heartbeats have a way of their own, so the lease holds and the task runs on.
+pub fn a_pooler_that_is_away_stops_nothing_where_beats_go_round_it(rig: &Rig) {
+    let a = rig.engine("a").beats(&rig.settings.url.expose()).start();
+    let before = (rig.life("a").incarnation, pids(&[&a]));
+    let task = rig.add_to("sh", "alone r; ticks 40", &["r"]);
+    rig.wait_starts(task, 1, SOON);
+    let outage = Outage::begin(rig, Away::Unpooled);
+    SystemClock.pause(Duration::from_secs(5));
+    assert_eq!(rig.state(task), TaskState::Running, "its end was written without a pooler");
+    outage.end();
+    rig.wait_state(task, TaskState::Done, SOON);
+    let next = rig.add_to("sh", "ticks 1", &["r"]);
+    rig.wait_state(next, TaskState::Done, SOON);
+    assert_eq!((rig.results(task), rig.task(task).attempt), (vec![AttemptResult::Done], 1));
+    assert_eq!((rig.life("a").incarnation, pids(&[&a])), before, "{}", a.log());
+    a.stop();
 }
 
 pub fn a_minute_without_database_kills_what_runs_and_the_work_goes_on_by_itself(rig: &Rig) {

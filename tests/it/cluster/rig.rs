@@ -59,6 +59,8 @@ pub struct Rig {
     store: parking_lot::Mutex<Arc<dyn Store>>,
     pub settings: Settings,
     pub server: Option<Server>,
+    /// How engines reach the database where that is not the rig's own way.
+    way: Option<DatabaseUrl>,
     pub mark: String,
     dir: tempfile::TempDir,
     _database: Option<Database>,
@@ -89,6 +91,31 @@ pub fn on_own_postgres(case: Case) {
     Rig::new(tempfile::tempdir().unwrap(), settings, None, Some(server)).run(case);
 }
 
+const NO_POOLER: &str = "skipped: REKINDLE_TEST_PGBOUNCER is not set";
+
+/// Engines reach PostgreSQL through a pooler.
+pub fn on_pgbouncer(case: Case) {
+    let (Some(server), Some(pooler)) = (postgres::server(), postgres::pooler()) else { return println!("{NO_POOLER}") };
+    let database = Database::migrated(&server);
+    let way = database.through(&pooler).url;
+    let mut rig = Rig::new(tempfile::tempdir().unwrap(), database.settings.clone(), Some(database), None);
+    rig.way = Some(way);
+    rig.run(case);
+}
+
+/// The same with a server and a pooler of the test's own, which it may stop.
+pub fn on_own_pgbouncer(case: Case) {
+    if postgres::pooler().is_none() {
+        return println!("{NO_POOLER}");
+    }
+    let server = Server::start();
+    let settings = Settings::new(DatabaseUrl::parse(server.url()).unwrap());
+    let way = DatabaseUrl::parse(server.pooler()).unwrap();
+    let mut rig = Rig::new(tempfile::tempdir().unwrap(), settings, None, Some(server));
+    rig.way = Some(way);
+    rig.run(case);
+}
+
 impl Rig {
     fn new(dir: tempfile::TempDir, settings: Settings, database: Option<Database>, server: Option<Server>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -100,7 +127,7 @@ impl Rig {
         let store = Self::open(&settings);
         store.migrate().unwrap();
         let settings = Settings { create: false, ..settings };
-        Self { store: parking_lot::Mutex::new(store), settings, server, mark, dir, _database: database }
+        Self { store: parking_lot::Mutex::new(store), settings, server, way: None, mark, dir, _database: database }
     }
 
     fn run(self, case: Case) {
@@ -135,7 +162,17 @@ impl Rig {
 
     /// A way to the database that can be broken.
     pub fn proxy(&self) -> Proxy {
-        Proxy::before(&self.settings.url)
+        Proxy::before(self.way())
+    }
+
+    /// Ways there and back of one beat, on a connection that is open: a statement, or a transaction.
+    pub fn trips_of_a_beat(&self) -> u32 {
+        if self.way.is_some() { 3 } else { 1 }
+    }
+
+    /// Where engines find the database.
+    pub fn way(&self) -> &DatabaseUrl {
+        self.way.as_ref().unwrap_or(&self.settings.url)
     }
 
     /// The variables that each engine and task gets.

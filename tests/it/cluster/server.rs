@@ -1,4 +1,4 @@
-//! A PostgreSQL server of one test's own, which may be stopped and frozen.
+//! A PostgreSQL server of one test's own, which may be stopped and frozen, and a pooler before it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/databases");
 pub struct Server {
     dir: tempfile::TempDir,
     url: String,
+    pooler: String,
 }
 
 impl Server {
@@ -24,9 +25,32 @@ impl Server {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let out = Command::new(SCRIPT).args(["start", "--fast"]).arg(dir.path().join("db")).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let url = text.lines().find_map(|line| line.strip_prefix("REKINDLE_TEST_POSTGRES="));
-        let url = url.unwrap_or_else(|| panic!("no server: {text}{}", String::from_utf8_lossy(&out.stderr))).to_owned();
-        Self { dir, url }
+        let named = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let url = named("REKINDLE_TEST_POSTGRES=");
+        let url = url.unwrap_or_else(|| panic!("no server: {text}{}", String::from_utf8_lossy(&out.stderr)));
+        Self { dir, url, pooler: named("REKINDLE_TEST_PGBOUNCER=").unwrap_or_default() }
+    }
+
+    /// The URL of the pooler before it.
+    pub fn pooler(&self) -> &str {
+        &self.pooler
+    }
+
+    /// Ends the pooler at once.
+    pub fn stop_pooler(&self) {
+        let pid = std::fs::read_to_string(self.dir.path().join("db/pgbouncer/pgbouncer.pid")).unwrap();
+        let pid = pid.trim().parse().unwrap();
+        signal(pid, Signal::SIGTERM);
+        wait_or(SOON, || tree::read(pid).is_none_or(|proc| !proc.is_alive()), || "the pooler does not stop".into());
+    }
+
+    /// Starts it again, in its place.
+    pub fn resume_pooler(&self) {
+        let script = "cd /; PATH=$PATH:/usr/sbin; user=''; \
+             [ \"$(id -u)\" != 0 ] || user='setpriv --reuid=postgres --regid=postgres --init-groups --'; \
+             rm -f \"$1/pgbouncer.pid\"; exec $user pgbouncer -q -d \"$1/pgbouncer.ini\"";
+        let dir = self.dir.path().join("db/pgbouncer");
+        assert!(Command::new("sh").args(["-c", script, "sh"]).arg(dir).status().unwrap().success());
     }
 
     pub fn url(&self) -> &str {

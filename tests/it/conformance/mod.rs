@@ -9,6 +9,7 @@ mod finishes;
 mod forgetting;
 mod lines;
 mod model;
+mod pooler;
 mod races;
 mod schema;
 mod takeover;
@@ -163,7 +164,17 @@ macro_rules! store_cases {
                 resource_names_may_hold_quotes_and_any_script
                 what_a_program_printed_never_makes_its_end_unwritable
                 a_failing_step_leaves_nothing_half_done
-                a_server_describes_itself
+                a_server_describes_itself;
+        }
+    };
+}
+
+/// Of those that tell a watcher of changes. Behind a pooler nobody does.
+macro_rules! watcher_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            texts:
                 a_watcher_sees_what_others_add;
         }
     };
@@ -190,14 +201,35 @@ macro_rules! schema_cases {
 
 mod memory {
     store_cases!(crate::support::databases::on_memory);
+    watcher_cases!(crate::support::databases::on_memory);
 }
 
 mod sqlite {
     store_cases!(crate::support::databases::on_sqlite);
+    watcher_cases!(crate::support::databases::on_sqlite);
     schema_cases!(crate::support::databases::on_empty_sqlite);
+}
+
+mod mariadb {
+    store_cases!(crate::support::databases::on_mariadb);
+    schema_cases!(crate::support::databases::on_empty_mariadb);
 }
 
 mod postgres {
     store_cases!(crate::support::databases::on_postgres);
+    watcher_cases!(crate::support::databases::on_postgres);
     schema_cases!(crate::support::databases::on_empty_postgres);
+}
+
+mod pgbouncer {
+    store_cases!(crate::support::databases::on_pgbouncer);
+    schema_cases!(crate::support::databases::on_empty_pgbouncer);
+    run_all! {
+        crate::support::databases::on_pgbouncer:
+        pooler:
+            it_says_that_it_is_behind_one
+            nothing_is_left_in_the_sessions_of_the_pool;
+    }
+    // By way of the heartbeat's own URL.
+    watcher_cases!(crate::support::databases::on_pgbouncer_beside);
 }

@@ -9,11 +9,13 @@ use rekindle::config::DatabaseUrl;
 use rekindle::protocol::ids::{Incarnation, Nonce, TaskId, Token};
 use rekindle::protocol::task::TaskState;
 use rekindle::store::db::Db;
+use rekindle::store::mysql::MysqlDb;
 use rekindle::store::postgres::Postgres;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{MemoryStore, Settings, Store, open};
 
+use super::mariadb;
 use super::postgres::{self, Database};
 
 /// A store over a database of its own.
@@ -23,9 +25,21 @@ pub struct Rig {
 }
 
 enum Place {
-    Memory { store: MemoryStore, clock: ManualClock },
-    Sqlite { settings: Settings, _dir: tempfile::TempDir },
+    Memory {
+        store: MemoryStore,
+        clock: ManualClock,
+    },
+    Sqlite {
+        settings: Settings,
+        _dir: tempfile::TempDir,
+    },
     Postgres(Database),
+    /// By way of a pooler, and heartbeats round it.
+    Pooled {
+        database: Database,
+        beats: Settings,
+    },
+    Mariadb(mariadb::Database),
 }
 
 /// A case of the conformance suite.
@@ -53,6 +67,32 @@ pub fn on_postgres(case: Case) {
     with_postgres(case, Database::migrated);
 }
 
+/// Runs a case over a fresh PostgreSQL database behind a pooler.
+pub fn on_pgbouncer(case: Case) {
+    with_pgbouncer(case, Database::migrated, false);
+}
+
+/// The same without a schema.
+pub fn on_empty_pgbouncer(case: Case) {
+    with_pgbouncer(case, Database::empty, false);
+}
+
+/// Runs a case behind a pooler, where heartbeats have a way of their own.
+pub fn on_pgbouncer_beside(case: Case) {
+    with_pgbouncer(case, Database::migrated, true);
+}
+
+fn with_pgbouncer(case: Case, database: fn(&str) -> Database, beside: bool) {
+    let (Some(server), Some(pooler)) = (postgres::server(), postgres::pooler()) else {
+        return println!("skipped: REKINDLE_TEST_PGBOUNCER is not set");
+    };
+    let mut database = database(&server);
+    let pooled = database.through(&pooler);
+    let direct = std::mem::replace(&mut database.settings, pooled.clone());
+    let beats = if beside { direct } else { pooled };
+    case(&Rig::over(Place::Pooled { database, beats }));
+}
+
 /// The same without a schema.
 pub fn on_empty_postgres(case: Case) {
     with_postgres(case, Database::empty);
@@ -62,6 +102,23 @@ fn with_postgres(case: Case, database: fn(&str) -> Database) {
     match postgres::server() {
         Some(server) => case(&Rig::over(Place::Postgres(database(&server)))),
         None => println!("skipped: REKINDLE_TEST_POSTGRES is not set"),
+    }
+}
+
+/// Runs a case over a fresh MariaDB database.
+pub fn on_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::empty);
+}
+
+fn with_mariadb(case: Case, database: fn(&str) -> mariadb::Database) {
+    match mariadb::server() {
+        Some(server) => case(&Rig::over(Place::Mariadb(database(&server)))),
+        None => println!("skipped: REKINDLE_TEST_MARIADB is not set"),
     }
 }
 
@@ -163,6 +220,14 @@ impl Rig {
         self.connection().db().query("a test", &Sql { text: text.into(), binds: Vec::new() }).unwrap()
     }
 
+    /// Where a server is reached.
+    pub fn url(&self) -> String {
+        match &self.place {
+            Place::Postgres(database) | Place::Pooled { database, .. } => database.settings.url.expose(),
+            _ => panic!("no server"),
+        }
+    }
+
     /// A connection of the test's own.
     pub fn connection(&self) -> Connection {
         self.place.connection()
@@ -184,19 +249,24 @@ const TIMES: [(&str, &str); 10] = [
 
 impl Place {
     fn open(&self) -> Arc<dyn Store> {
-        let settings = match self {
+        let (settings, beats) = match self {
             Self::Memory { store, .. } => return Arc::new(store.clone()),
-            Self::Sqlite { settings, .. } => settings,
-            Self::Postgres(database) => &database.settings,
+            Self::Sqlite { settings, .. } => (settings, settings),
+            Self::Postgres(database) => (&database.settings, &database.settings),
+            Self::Pooled { database, beats } => (&database.settings, beats),
+            Self::Mariadb(database) => (&database.settings, &database.settings),
         };
-        open(vec![settings.clone()], vec![settings.clone()], 4).unwrap()
+        open(vec![settings.clone()], vec![beats.clone()], 4).unwrap()
     }
 
     fn connection(&self) -> Connection {
         match self {
             Self::Memory { .. } => panic!("memory takes no statements"),
             Self::Sqlite { settings, .. } => Connection::Sqlite(SqliteDb::open(settings).unwrap()),
-            Self::Postgres(database) => Connection::Postgres(Postgres::open(&database.settings).unwrap()),
+            Self::Postgres(database) | Self::Pooled { database, .. } => {
+                Connection::Postgres(Postgres::open(&database.settings).unwrap())
+            }
+            Self::Mariadb(database) => Connection::Mariadb(MysqlDb::open(&database.settings).unwrap()),
         }
     }
 }
@@ -205,6 +275,7 @@ impl Place {
 pub enum Connection {
     Sqlite(SqliteDb),
     Postgres(Postgres),
+    Mariadb(MysqlDb),
 }
 
 impl Connection {
@@ -213,6 +284,7 @@ impl Connection {
         match self {
             Self::Sqlite(db) => db,
             Self::Postgres(db) => db,
+            Self::Mariadb(db) => db,
         }
     }
 }
