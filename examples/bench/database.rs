@@ -73,11 +73,14 @@ fn drop_statement(server: &str, name: &str) -> String {
 }
 
 fn on_server(url: &str, statement: &str) -> Result<()> {
-    Ok(if is_mariadb(url) {
-        MysqlConnection::establish(url).context("could not connect to the MariaDB server")?.batch_execute(statement)?
+    if is_mariadb(url) {
+        let mut server = MysqlConnection::establish(url).context("could not connect to the MariaDB server")?;
+        server.batch_execute(statement)?;
     } else {
-        PgConnection::establish(url).context("could not connect to the PostgreSQL server")?.batch_execute(statement)?
-    })
+        let mut server = PgConnection::establish(url).context("could not connect to the PostgreSQL server")?;
+        server.batch_execute(statement)?;
+    }
+    Ok(())
 }
 
 /// The store of a URL, with the same settings as an engine's.

@@ -72,8 +72,13 @@ impl Cell {
         Self { text: text.into(), raw: Some(whole.into()), key: None }
     }
 
+    /// Its value, also where it is only a text that reads as a number.
+    fn value(&self) -> Option<f64> {
+        self.key.or_else(|| self.text.parse().ok())
+    }
+
     fn order(&self, other: &Self) -> Ordering {
-        match (self.key, other.key) {
+        match (self.value(), other.value()) {
             (Some(a), Some(b)) => a.total_cmp(&b),
             // What has no value stands behind what has one.
             (Some(_), None) => Ordering::Less,

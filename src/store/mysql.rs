@@ -9,20 +9,27 @@
 //! * The default isolation takes gap locks, so sessions are READ COMMITTED. There, subqueries of a
 //!   one-table UPDATE and of a locking SELECT read without locks, those of a DELETE or a joined UPDATE do
 //!   not: these never read `engine` while it beats.
-//! * Found rows, not changed rows, are counted, so a compare-and-set counts as elsewhere. An INSERT that
+//! * Found rows, not changed rows, are counted, so a compare-and-set counts as elsewhere
+//!   (`a_row_that_is_matched_counts_also_where_nothing_changes`). An INSERT that
 //!   meets a row counts 1, 0 or 2 by version: nobody reads that (`of_namesakes_that_register_at_once_one_gets_the_name`).
 //! * An UPDATE or DELETE with `IN (SELECT …)` reads whole tables: lists are words of the text
-//!   (`lists_are_found_by_the_primary_key`).
+//!   (`lists_are_found_by_the_primary_key_and_the_rest_by_its_index`). Long ones stay words, and no filter is
+//!   built from all that waits (`server`).
 //! * Texts compare byte by byte, trailing blanks included, by the collation of the tables
-//!   (`names_that_differ_in_case_or_blanks_are_different`).
+//!   (`texts_are_compared_with_their_trailing_blanks`, `names_that_differ_in_case_or_accent_are_different`).
 //! * A bind among the columns of a UNION, as a prepared statement of the binary protocol, kills the server
 //!   (MariaDB 10.11.19): binds stand in conditions only there.
 //! * Its DDL commits by itself: a migration that was cut runs again (`a_migration_that_was_cut_in_the_middle_runs_again`).
 //! * `SYSDATE()` hides an index from every comparison: the clock is that of the statement's beginning.
 //! * diesel shows no error number, and calls a killed session healthy: errors are sorted by their text
-//!   ([`errors`]), which the session asks for in English.
+//!   ([`errors`]), which the session asks for in English
+//!   (`a_session_that_was_killed_is_not_used_again_and_a_commit_in_it_is_unknown`).
 //! * The client library has no timeout that diesel could set: connecting is left alone when its time is
-//!   over ([`connect`]), calls are abandoned by their callers; keepalives end what a dead network left.
+//!   over ([`connect`]), calls are abandoned by their callers; keepalives end what a dead network left
+//!   (`connecting_to_a_server_that_says_nothing_ends_in_time`, `keepalives_are_set_on_the_way_to_the_server`).
+//! * Silent clients lose their open transaction after `idle_transaction_timeout`
+//!   (`the_server_ends_the_transaction_of_a_silent_client`); MySQL has `wait_timeout` only, in whole seconds
+//!   too, set for the time of each transaction.
 //! * No LISTEN: a thread asks twice a second for the newest number ([`watcher`]).
 //! * On Galera `FOR UPDATE` holds on one node only, so every decision is a conditional write, and a conflict
 //!   is a deadlock of the whole transaction, at COMMIT too; reads wait for what was committed elsewhere.

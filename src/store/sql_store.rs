@@ -251,7 +251,7 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "add tasks", change, |db| {
                 let ids = tasks::add(db, new, &change.by)?;
                 let affected = (!ids.is_empty()).then(|| Affected::tasks(ids.clone()));
                 Ok((ids, affected))
@@ -260,7 +260,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "set what is wanted", change, |db| {
                 let had = engines::set_wanted(db, wish)?;
                 Ok((had, had.map(|had| wish.affected(had))))
             })
@@ -273,7 +273,7 @@ impl<B: Backend> Store for SqlStore<B> {
         change: &Change,
     ) -> StoreResult<Vec<EngineRow>> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "forget engines", change, |db| {
                 let gone = engine_rows::forget_engines(db, older_than, names, false)?;
                 let affected = Affected::forgotten(&gone);
                 Ok((gone, affected))
@@ -282,7 +282,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "raise the epoch", change, |db| {
                 let is_raised = meta::raise_epoch(db, from, at_least, reason)?;
                 Ok((is_raised, is_raised.then(|| Affected::epoch(from, at_least))))
             })

@@ -19,6 +19,7 @@ use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
 use crate::store::api::StoreResult;
 use crate::store::audit::{Affected, Change};
 use crate::store::db::Db;
+use crate::store::error::{Cause, StoreError};
 use crate::store::sql::{Bind, ColumnType};
 use crate::store::types::{TaskVerb, VerbOutcome};
 
@@ -26,7 +27,7 @@ type Names = BTreeMap<TaskId, Vec<ResourceName>>;
 
 /// See `Store::task_verbs`.
 pub fn task_verbs(db: &mut dyn Db, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
-    history::with_history(db, change, |db| {
+    history::with_history(db, "change tasks", change, |db| {
         let ids: BTreeSet<TaskId> = tasks.iter().copied().collect();
         let outcomes = apply(db, &ids, verb)?;
         let affected = affected(&outcomes, verb);
@@ -68,6 +69,7 @@ fn apply(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult
         lock_resources_waiting(db, names.into_iter())?;
     }
     let states = lock(db, "task", ids)?;
+    same_resources(db, &wants, states.keys())?;
     let mut outcomes = match verb {
         TaskVerb::Retry => retry(db, &states)?,
         TaskVerb::Cancel => cancel(db, &states, &wants)?,
@@ -77,6 +79,20 @@ fn apply(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult
         outcomes.extend(archived(db, &rest, verb)?);
     }
     Ok(outcomes)
+}
+
+/// The resources of tasks are read before their locks, and a task that somebody brought back from the archive
+/// between the two had none then: without a second look it would be canceled as one that names none, and
+/// stand in its lines for ever. The step is repeated from its beginning
+/// (`batches_of_verbs_beside_claims_neither_deadlock_nor_lose_a_task`).
+pub fn same_resources<'a>(db: &mut dyn Db, wants: &Names, tasks: impl Iterator<Item = &'a TaskId>) -> StoreResult<()> {
+    let tasks: Vec<TaskId> = tasks.copied().collect();
+    let now = resources_of(db, &tasks)?;
+    if now.iter().all(|(task, names)| wants.get(task) == Some(names)) {
+        return Ok(());
+    }
+    let source = Cause("a task was brought back at this moment".to_owned());
+    Err(StoreError::Busy { step: "change tasks", source })
 }
 
 fn lock(db: &mut dyn Db, table: &str, ids: &BTreeSet<TaskId>) -> StoreResult<BTreeMap<TaskId, TaskState>> {

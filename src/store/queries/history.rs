@@ -9,13 +9,14 @@ use crate::store::db::{Db, Inside};
 use crate::store::sql::Row;
 
 /// Runs a step that has (or would have) a transaction of its own together with its row of history in one
-/// transaction. The step says what it changed; nothing means that there is nothing to tell.
+/// transaction, which errors call `name`. The step says what it changed; nothing means that there is nothing to tell.
 pub fn with_history<T>(
     db: &mut dyn Db,
+    name: &'static str,
     change: &Change,
     step: impl FnOnce(&mut dyn Db) -> StoreResult<(T, Option<Affected>)>,
 ) -> StoreResult<T> {
-    db.transaction("write the history", |db| {
+    db.transaction(name, |db| {
         let (value, affected) = step(&mut Inside(db))?;
         if let Some(affected) = affected {
             write(db, change, &affected)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::bulk::same_resources;
 use super::change::{Change, change};
 use super::claim::create_missing;
 use super::ends::{Ended, write_next};
@@ -216,6 +217,7 @@ pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
         let id = s.int(task.as_i64());
         let sql = s.sql(format!("SELECT state, token FROM task WHERE id = {id} {lock}"));
         let Some(mut row) = db.first("change a task", &sql)? else { return archived_verb(db, task, verb) };
+        same_resources(db, &wants, std::iter::once(&task))?;
         let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Failed);
         let ended =
             Ended { stored: Token::new(row.int()), names: &names, result: AttemptResult::Canceled, detail: None };

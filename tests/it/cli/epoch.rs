@@ -23,7 +23,10 @@ fn a_raise_says_what_happens_next_and_how_to_see_that_it_is_over() {
         status.contains("\nepoch 2, raised to 2 (") && status.contains(": restored at night), not settled"),
         "{status}"
     );
-    let (_, history) = desk.store().history(&HistoryFilter { limit: 9, ..HistoryFilter::default() }).unwrap();
+    let (_, history) = desk
+        .store()
+        .history(&HistoryFilter { object: Some("epoch".to_owned()), limit: 9, ..HistoryFilter::default() })
+        .unwrap();
     assert_eq!(history.len(), 1, "{history:?}");
     assert_eq!((history[0].verb.as_str(), history[0].object.as_str()), ("db epoch raise", "epoch"));
     assert!(desk.store().settle_epoch(Epoch::new(2)).unwrap());

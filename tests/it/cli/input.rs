@@ -104,7 +104,7 @@ fn wrong_usage_has_a_code_and_a_guess() {
         ("task show x", "such as 4812 or #4812"),
         ("task frobnicate", "unrecognized subcommand"),
         ("task add mail --delay 5", "did you mean 5s?"),
-        ("task wait", "required"),
+        ("task wait", "which tasks?"),
         ("task cancel 1 -k mail", "cannot be used with"),
         ("engine pause", "required"),
     ] {

@@ -1,10 +1,13 @@
 //! The real programs, run as people and scripts run them, over SQLite files of their own.
 
+mod bulk;
 mod check;
 mod engines;
 mod epoch;
+mod formats;
 mod help;
 mod hints;
+mod history;
 mod input;
 mod json;
 mod login;

@@ -134,10 +134,10 @@ pub fn what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next(rig: &Rig) 
     };
     wait_or(SOON, || left().len() == 1, || a.log());
     let proper = a.proper();
-    // Stopped first: between two kills it would see that its guard is gone, and clear up.
-    super::rig::signal(proper, Signal::SIGSTOP);
-    a.signal(Signal::SIGKILL);
+    // The guard is stopped first, and dies last: it would clear up, and so would an engine whose guard dies first.
+    a.signal(Signal::SIGSTOP);
     super::rig::signal(proper, Signal::SIGKILL);
+    a.signal(Signal::SIGKILL);
     a.wait(SOON);
     wait_or(SOON, || rig.task_processes(task).is_empty(), || "the task lives on".into());
     assert_eq!(left().len(), 1, "nobody was left to clear it");

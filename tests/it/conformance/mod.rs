@@ -139,6 +139,7 @@ macro_rules! store_cases {
                 two_engines_never_own_one_resource_and_its_order_is_kept
                 of_namesakes_that_register_at_once_one_gets_the_name
                 canceling_heads_while_claiming_loses_no_wake_up
+                batches_of_verbs_beside_claims_neither_deadlock_nor_lose_a_task
                 overlapping_resources_in_any_order_neither_deadlock_nor_overlap
                 four_engines_claim_two_thousand_tasks_each_once
                 a_late_finish_races_the_takeover_and_one_of_them_wins
