@@ -127,7 +127,7 @@ fn a_file_that_somebody_else_writes_to_is_busy() {
     let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
     let mut other = SqliteDb::open(&settings).unwrap();
     other.begin("test").unwrap();
-    let said = desk.run("task add mail --timeout 1s").code(75);
+    let said = desk.run("task add mail --timeout 3s").code(75);
     assert!(said.err.starts_with("error[E303]: the database is busy (add tasks)\n"), "{}", said.err);
     assert!(said.err.contains("nothing was changed"), "{}", said.err);
     // Reading goes on.

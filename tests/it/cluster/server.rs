@@ -14,8 +14,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/databases");
 /// What differs between the servers.
 pub struct Kind {
     word: &'static str,
-    /// What is started for it.
-    servers: &'static str,
+    /// What to start, with what stands before it.
+    with: &'static str,
     variable: &'static str,
     /// Below its directory: a file whose first line is its process.
     pid_file: &'static str,
@@ -27,7 +27,7 @@ pub struct Kind {
 
 pub static POSTGRES: &Kind = &Kind {
     word: "postgres",
-    servers: "postgres pgbouncer",
+    with: "postgres pgbouncer",
     variable: "REKINDLE_TEST_POSTGRES=",
     pid_file: "data/postmaster.pid",
     crash: Signal::SIGQUIT,
@@ -39,7 +39,7 @@ pub static POSTGRES: &Kind = &Kind {
 
 pub static MARIADB: &Kind = &Kind {
     word: "mariadb",
-    servers: "mariadb",
+    with: "mariadb",
     variable: "REKINDLE_TEST_MARIADB=",
     pid_file: "pid",
     crash: Signal::SIGKILL,
@@ -64,7 +64,7 @@ impl Server {
         // The server's own user must get through.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let mut command = Command::new(SCRIPT);
-        command.args(["start", "--fast"]).arg(dir.path().join("db")).env("REKINDLE_DATABASES", kind.servers);
+        command.args(["start", "--fast"]).arg(dir.path().join("db")).env("REKINDLE_DATABASES", kind.with);
         let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let named = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
