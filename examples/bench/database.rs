@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use diesel::connection::SimpleConnection;
-use diesel::{Connection, PgConnection};
+use diesel::{Connection, MysqlConnection, PgConnection};
 use rekindle::config::DatabaseUrl;
 use rekindle::protocol::ids::KindName;
 use rekindle::store::{NewTask, Settings, Store, open};
 
 /// Where a measurement keeps its tasks. Dropped with everything in it.
 pub struct Database {
-    /// `sqlite` or `postgres`.
+    /// `sqlite`, `postgres` or `mariadb`.
     pub word: &'static str,
     /// For engines.
     pub url: String,
@@ -32,16 +32,11 @@ impl Database {
     }
 
     /// A new database on the server of this URL.
-    pub fn postgres(server: &str) -> Result<Self> {
+    pub fn on(word: &'static str, server: &str) -> Result<Self> {
         let name = format!("bench_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         on_server(server, &format!("CREATE DATABASE {name}"))?;
-        let (front, _) = server.rsplit_once('/').context("the PostgreSQL URL names no database")?;
-        Ok(Self {
-            word: "postgres",
-            url: format!("{front}/{name}"),
-            server: Some((server.to_owned(), name)),
-            _dir: None,
-        })
+        let (front, _) = server.rsplit_once('/').context("the server's URL names no database")?;
+        Ok(Self { word, url: format!("{front}/{name}"), server: Some((server.to_owned(), name)), _dir: None })
     }
 
     /// The server's URL and this database's name on it; `None` for a file.
@@ -60,16 +55,32 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         if let Some((server, name)) = &self.server
-            && let Err(error) = on_server(server, &format!("DROP DATABASE {name} WITH (FORCE)"))
+            && let Err(error) = on_server(server, &drop_statement(server, name))
         {
             eprintln!("could not drop {name}: {error:#}");
         }
     }
 }
 
+/// Whether a server is MariaDB.
+pub fn is_mariadb(url: &str) -> bool {
+    url.starts_with("mysql://")
+}
+
+fn drop_statement(server: &str, name: &str) -> String {
+    let force = if is_mariadb(server) { "" } else { " WITH (FORCE)" };
+    format!("DROP DATABASE {name}{force}")
+}
+
 fn on_server(url: &str, statement: &str) -> Result<()> {
-    let mut connection = PgConnection::establish(url).context("could not connect to the PostgreSQL server")?;
-    Ok(connection.batch_execute(statement)?)
+    if is_mariadb(url) {
+        let mut server = MysqlConnection::establish(url).context("could not connect to the MariaDB server")?;
+        server.batch_execute(statement)?;
+    } else {
+        let mut server = PgConnection::establish(url).context("could not connect to the PostgreSQL server")?;
+        server.batch_execute(statement)?;
+    }
+    Ok(())
 }
 
 /// The store of a URL, with the same settings as an engine's.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::BigInt;
-use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl};
+use diesel::{Connection, MysqlConnection, PgConnection, QueryableByName, RunQueryDsl};
 use rekindle::clock::{Clock, SystemClock};
 
-use crate::database::Database;
+use crate::database::{Database, is_mariadb};
 use crate::figure::{Figure, Goal};
 use crate::programs::Setup;
 
@@ -120,7 +120,12 @@ struct Count {
 struct Counter {
     by: &'static str,
     query: String,
-    server: Option<PgConnection>,
+    server: Option<Server>,
+}
+
+enum Server {
+    Postgres(PgConnection),
+    Mariadb(MysqlConnection),
 }
 
 impl Counter {
@@ -128,6 +133,13 @@ impl Counter {
         let Some((server, name)) = database.server() else {
             return Ok(Self { by: "", query: String::new(), server: None });
         };
+        if is_mariadb(server) {
+            let server = MysqlConnection::establish(server).context("could not connect to the MariaDB server")?;
+            // Of all databases, but nobody else uses this server; this question is one of them.
+            let query = "SELECT CAST(variable_value AS SIGNED) AS n FROM information_schema.global_status \
+                 WHERE variable_name = 'QUESTIONS'";
+            return Ok(Self { by: "Questions", query: query.into(), server: Some(Server::Mariadb(server)) });
+        }
         let mut server = PgConnection::establish(server).context("could not connect to the PostgreSQL server")?;
         let extension = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements";
         let by_statement = format!(
@@ -142,12 +154,16 @@ impl Counter {
                 format!("SELECT xact_commit + xact_rollback AS n FROM pg_stat_database WHERE datname = '{name}'");
             ("transactions, pg_stat_database", by_transaction)
         };
-        Ok(Self { by, query, server: Some(server) })
+        Ok(Self { by, query, server: Some(Server::Postgres(server)) })
     }
 
     fn read(&mut self) -> Result<Option<i64>> {
         let Some(server) = &mut self.server else { return Ok(None) };
-        let count: Count = diesel::sql_query(&self.query).get_result(server)?;
+        let query = diesel::sql_query(&self.query);
+        let count: Count = match server {
+            Server::Postgres(server) => query.get_result(server)?,
+            Server::Mariadb(server) => query.get_result(server)?,
+        };
         Ok(Some(count.n))
     }
 }

@@ -59,6 +59,9 @@ struct RunArgs {
     /// Measure on the PostgreSQL server of this URL.
     #[arg(long)]
     postgres: Option<String>,
+    /// Measure on the MariaDB server of this URL.
+    #[arg(long)]
+    mariadb: Option<String>,
     /// Where the programs are.
     #[arg(long, default_value = "target/release")]
     programs: PathBuf,
@@ -111,7 +114,10 @@ fn measure(args: &RunArgs) -> Result<Vec<Figure>> {
         databases.push(Box::new(Database::sqlite));
     }
     if let Some(server) = &args.postgres {
-        databases.push(Box::new(|| Database::postgres(server)));
+        databases.push(Box::new(|| Database::on("postgres", server)));
+    }
+    if let Some(server) = &args.mariadb {
+        databases.push(Box::new(|| Database::on("mariadb", server)));
     }
     let wanted = |bench| args.bench == bench || args.bench == Bench::All;
     let programs = args.programs.canonicalize()?;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Three engines import the changelogs of all installed packages; one is killed, one is frozen; nothing may be lost.
 #
-#   run.sh [sqlite|postgres]        default: sqlite; postgres starts a throwaway server (scripts/databases)
+#   run.sh [sqlite|postgres|mysql]  default: sqlite; the others start a throwaway server (scripts/databases)
 #
 # REKINDLE_BIN_DIR   where the programs are (default: build them, release profile)
 # IMPORT_PAUSE       seconds by which each task is prolonged (default: so that the show lasts half a minute)
@@ -31,9 +31,11 @@ main() {
     [ $# -le 1 ] || usage
     case $backend in
         sqlite) ;;
-        postgres)
+        postgres | mysql)
             if [ -z "${PACKAGE_IMPORT_INSIDE:-}" ]; then
-                PACKAGE_IMPORT_INSIDE=1 exec "$ROOT/scripts/databases" run -- "${BASH_SOURCE[0]}" postgres
+                local server=${backend/mysql/mariadb}
+                REKINDLE_DATABASES=$server PACKAGE_IMPORT_INSIDE=1 exec "$ROOT/scripts/databases" run -- \
+                    "${BASH_SOURCE[0]}" "$backend"
             fi
             ;;
         *) usage ;;
@@ -67,7 +69,10 @@ prepare() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     URL=sqlite://$WORK/rekindle.db
-    if [ "$1" = postgres ]; then URL=$REKINDLE_TEST_POSTGRES; fi
+    case $1 in
+        postgres) URL=$REKINDLE_TEST_POSTGRES ;;
+        mysql) URL=$REKINDLE_TEST_MARIADB ;;
+    esac
     STARTED=$EPOCHREALTIME
     SETTINGS=(env REKINDLE_CONFIG="$WORK/rekindle.toml" REKINDLE_DATABASE__URL="$URL")
     packages >"$WORK/packages"

@@ -18,7 +18,7 @@ selector is missing, or two flags exclude each other. Nothing was changed. A ver
 if you mean it.";
     /// Consent is missing.
     CONSENT = "E102", "The command changes much or cannot be undone, so it wants consent. On a terminal it asks; \
-in a script give --yes (or --confirm NAME where the text says so). Nothing was changed.";
+in a script give --yes, better --yes --expect N with the number of a dry run, or --confirm NAME where the text says so. Nothing was changed.";
     /// No such code.
     NO_CODE = "E103", "There is no such error code. Codes are printed in the first line of each error, as in \
 error[E301].";
@@ -57,6 +57,21 @@ migrated it. Upgrade this host's package. An old program never writes into a sch
     NOT_USABLE = "E312", "What is at this address is not a database that rekindle may use: a file that is \
 something else, a network file system, a database of another program, or one that was only half restored. Look at \
 the address (rekindle config show --origin database) before you change anything there.";
+    /// The cluster's name is another one.
+    OTHER_CLUSTER = "E314", "The database belongs to another cluster than the configuration says: the first engine that \
+registered wrote its cluster's name there, and engines of another one are refused. Most likely database.url is a copy \
+of another cluster's. Commands that change something are refused, others warn. If the cluster was given a new name on \
+purpose, every engine and every configuration must have it: stop the engines and change meta.cluster in the database.";
+    /// No epoch is left.
+    NO_EPOCH = "E315", "Every token begins with the epoch, which has room for 8388607 of them, and the last one is reached \
+or remembered. Epochs are raised by failovers and restores, one at a time, so this is most likely a damaged file named \
+epoch in an engine's state directory (rekindle config show engine.state_dir) or a number that was typed with --at-least. \
+Nothing was changed.";
+    /// The server does not let this user in.
+    DENIED = "E322", "The database server answered and refused the login: the password is wrong or missing, the role is \
+not there or may not log in, or pg_hba.conf has no line for this host, user and database. Look at user and password \
+(rekindle config show --origin database; the password itself is in database.password_file or in the URL), then at \
+the server's own log, which tells more than it tells a stranger.";
     /// The outcome of a write is not known.
     UNKNOWN_OUTCOME = "E313", "The connection broke, or the time was over, while a change was under way: it may or may \
 not have been done. Look first (rekindle task list, rekindle engine list), then repeat what is missing.";

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::path::Path;
 
-use super::codes;
 use super::exit::Exit;
 use super::human::one_line;
+use super::{GlobalFlags, codes};
 use crate::config::{ConfigErrors, DatabaseUrl, Origin};
 
 /// What went wrong, for the person in front of the terminal.
@@ -60,6 +60,13 @@ impl CliError {
     #[must_use]
     pub fn next(mut self, text: impl Into<String>) -> Self {
         self.next.push(text.into());
+        self
+    }
+
+    /// Whose next commands look where this call looked.
+    #[must_use]
+    pub fn at(mut self, flags: &GlobalFlags) -> Self {
+        self.next.iter_mut().for_each(|next| *next = flags.command(next));
         self
     }
 
@@ -136,23 +143,49 @@ impl CliError {
     pub fn schema_too_new(what: impl Into<String>) -> Self {
         Self::new(codes::SCHEMA_NEW, Exit::Config, what)
             .effect("nothing was changed")
-            .next("rekindle version")
+            .next("upgrade rekindle on this host (rekindle version says what it is)")
             .next(format!("rekindle explain {}", codes::SCHEMA_NEW))
     }
 
     /// The database or a file says no.
     pub fn not_permitted(what: impl Into<String>, cause: impl fmt::Display) -> Self {
-        Self::new(codes::NOT_PERMITTED, Exit::NoPermission, what).cause(cause.to_string()).effect("nothing was changed")
+        Self::new(codes::NOT_PERMITTED, Exit::NoPermission, what)
+            .cause(cause.to_string())
+            .effect("nothing was changed")
+            .next("rekindle doctor")
+    }
+
+    /// The server does not let this user in.
+    pub fn denied(url: &DatabaseUrl, origin: &Origin, cause: impl fmt::Display) -> Self {
+        Self::new(codes::DENIED, Exit::NoPermission, "the database does not let us in")
+            .tried(format!("{url}  (from {origin})"))
+            .cause(cause.to_string())
+            .effect("nothing was changed")
+            .next("look at user and password: rekindle config show --origin database")
+            .next("on the server: the user, its password, from where it may log in (pg_hba.conf, CREATE USER)")
+            .next(format!("rekindle explain {}", codes::DENIED))
+    }
+
+    /// The configuration is of another cluster than the database.
+    pub fn other_cluster(recorded: &str, configured: &str, origin: &Origin, url: &DatabaseUrl) -> Self {
+        let what = format!("this database belongs to the cluster {recorded:?}, not to {configured:?}");
+        Self::new(codes::OTHER_CLUSTER, Exit::Config, what)
+            .tried(format!("{url}; cluster {configured:?} (from {origin})"))
+            .effect("nothing was changed")
+            .next("rekindle config show --origin database")
+            .next(format!("rekindle explain {}", codes::OTHER_CLUSTER))
     }
 
     /// The database did not finish in time, or too many others wrote at once.
     pub fn try_again(what: impl Into<String>, cause: impl fmt::Display) -> Self {
-        Self::new(codes::TRY_AGAIN, Exit::TempFail, what).cause(cause.to_string())
+        Self::new(codes::TRY_AGAIN, Exit::TempFail, what).cause(cause.to_string()).next("run it again later")
     }
 
     /// The database answered with an error that is nobody's habit.
     pub fn database(what: impl Into<String>, cause: impl fmt::Display) -> Self {
-        Self::new(codes::DATABASE, Exit::Failed, what).cause(cause.to_string())
+        Self::new(codes::DATABASE, Exit::Failed, what)
+            .cause(cause.to_string())
+            .next(format!("rekindle explain {}", codes::DATABASE))
     }
 
     /// No such engine, with a guess.

@@ -11,6 +11,7 @@ pub mod manage;
 pub mod output;
 pub mod program;
 pub mod session;
+pub mod table;
 pub mod who;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use output::Format;
 pub use program::main;
 
 use crate::config::{Host, LoadOptions, Loaded, Origin, Override, load};
+use crate::health::words::{place_flags, shell_word, with_flags};
 
 /// Text of a flag that may hold a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,13 +61,19 @@ pub struct GlobalFlags {
     /// File that holds the database URL [env: REKINDLE_DATABASE_URL_FILE]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "database_url")]
     pub database_url_file: Option<PathBuf>,
-    /// table, json, jsonl or name [env: REKINDLE_OUTPUT] [default: table]
+    /// table, wide, tsv, json, jsonl or name [env: REKINDLE_OUTPUT] [default: table]
     #[arg(short, long, global = true, value_name = "FORMAT", env = "REKINDLE_OUTPUT", default_value = "table")]
     #[arg(hide_possible_values = true, hide_env = true, hide_default_value = true)]
     pub output: Format,
     /// Tables without their first line
     #[arg(long, global = true)]
     pub no_headers: bool,
+    /// Only these columns of a list, in this order (table, wide, tsv)
+    #[arg(long, global = true, value_name = "A,B", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Lists by this column, by value; -COL or COL:desc: the largest first
+    #[arg(long, global = true, value_name = "COL", allow_hyphen_values = true)]
+    pub sort: Option<String>,
     /// Say nothing when it worked; errors are still printed
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -81,6 +89,12 @@ pub struct GlobalFlags {
     /// Consent to what would otherwise be asked
     #[arg(short, long, global = true)]
     pub yes: bool,
+    /// Refuse unless so many would be changed; in scripts, with the number of a dry run
+    #[arg(long, global = true, value_name = "N")]
+    pub expect: Option<usize>,
+    /// Consent to what is hard to undo, by its name
+    #[arg(long, global = true, value_name = "NAME")]
+    pub confirm: Option<String>,
     /// Never ask; implied where standard input is no terminal
     #[arg(long, global = true)]
     pub no_input: bool,
@@ -104,6 +118,14 @@ impl GlobalFlags {
     pub fn may_ask(&self) -> bool {
         use std::io::IsTerminal;
         !self.no_input && std::io::stdin().is_terminal()
+    }
+
+    /// A text whose commands have the flags of this call that say where to look.
+    pub fn command(&self, text: &str) -> String {
+        let config = self.config.as_ref().map(|path| format!("-c {}", shell_word(&path.display().to_string())));
+        let file = self.database_url_file.as_ref();
+        let file = file.map(|path| format!("--database-url-file {}", shell_word(&path.display().to_string())));
+        with_flags(text, &place_flags(config, self.database_url.as_ref().map(|url| url.0.as_str()), file))
     }
 
     /// Prints what tells of success, unless `--quiet`.

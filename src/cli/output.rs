@@ -3,16 +3,16 @@
 
 use std::io::{self, Write};
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement};
 use serde_json::{Value, json};
 
 use super::GlobalFlags;
 use super::error::CliError;
-use super::human::{one_line, rfc3339};
+use super::human::rfc3339;
+use super::table::escape;
 use crate::protocol::time::Timestamp;
 
 pub use super::human::plural;
+pub use super::table::{Cell, Table};
 
 /// How results look (`-o`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -20,6 +20,10 @@ pub enum Format {
     /// For people; may change at any time.
     #[default]
     Table,
+    /// The same with more columns.
+    Wide,
+    /// Tab-separated with stable columns.
+    Tsv,
     /// One object with a versioned schema.
     Json,
     /// One item per line.
@@ -28,60 +32,10 @@ pub enum Format {
     Name,
 }
 
-/// Rows for people: ASCII, no borders, two spaces between columns, nothing at line ends.
-#[derive(Debug, Clone, Default)]
-pub struct Table {
-    headers: Vec<&'static str>,
-    right: Vec<usize>,
-    is_bare: bool,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// With these headers, in upper case.
-    pub fn new(headers: &[&'static str]) -> Self {
-        Self { headers: headers.to_vec(), ..Self::default() }
-    }
-
-    /// Numbers of this column end below each other.
-    #[must_use]
-    pub fn right(mut self, column: usize) -> Self {
-        self.right.push(column);
-        self
-    }
-
-    /// Never with a first line, where the cells speak for themselves.
-    #[must_use]
-    pub fn without_headers(mut self) -> Self {
-        self.is_bare = true;
-        self
-    }
-
-    /// One more row; missing cells are empty.
-    pub fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        let mut cells: Vec<String> = cells.into_iter().map(|cell| one_line(&cell.into())).collect();
-        cells.resize(self.headers.len(), String::new());
-        self.rows.push(cells);
-    }
-
-    /// The text, each line with a line feed.
-    pub fn render(&self, with_headers: bool) -> String {
-        let with_headers = with_headers && !self.is_bare;
-        let mut table = comfy_table::Table::new();
-        table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        if with_headers {
-            table.set_header(&self.headers);
-        }
-        table.add_rows(&self.rows);
-        for (index, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, 2));
-            if self.right.contains(&index) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let is_empty = self.rows.is_empty() && !with_headers;
-        let lines = table.lines().filter(|_| !is_empty);
-        lines.map(|line| format!("{}\n", line.trim_end())).collect()
+impl Format {
+    /// Whether it is prose and tables, and `--quiet` may leave it out.
+    pub const fn is_for_people(self) -> bool {
+        matches!(self, Self::Table | Self::Wide)
     }
 }
 
@@ -100,15 +54,66 @@ pub struct List {
     pub table: Table,
     /// For people, below the table.
     pub footer: Option<String>,
+    /// Nothing of it was done.
+    pub is_dry: bool,
 }
 
+/// Behind every line of what was only rehearsed.
+pub const DRY: &str = "   (dry run)";
+
 impl List {
+    /// An empty one.
+    pub fn new(schema: &'static str, now: Timestamp) -> Self {
+        let (items, names, table) = (Vec::new(), Vec::new(), Table::new(&[""]).without_headers());
+        Self { schema, now, items, names, table, footer: None, is_dry: false }
+    }
+
+    /// The same lines as of the real run, each marked as a rehearsal; JSON says `"dry_run": true`.
+    #[must_use]
+    pub fn dry_run(mut self) -> Self {
+        self.is_dry = true;
+        self.table.mark(DRY);
+        self.footer = self.footer.map(|line| line + DRY);
+        for item in &mut self.items {
+            if let Value::Object(item) = item {
+                item.insert("dry_run".to_owned(), json!(true));
+            }
+        }
+        self
+    }
+
+    /// In the order and with the columns that were asked for.
+    fn arranged(&self, flags: &GlobalFlags) -> Result<Self, CliError> {
+        let mut list = self.clone();
+        if !flags.columns.is_empty() {
+            if !(flags.output.is_for_people() || flags.output == Format::Tsv) {
+                return Err(CliError::usage("--columns is for -o table, wide and tsv"));
+            }
+            list.table.choose(&flags.columns)?;
+        }
+        if let Some(by) = &flags.sort {
+            let order = list.table.order(by)?;
+            list.table.arrange(&order);
+            // Where the table has the rows of the items, both have one order.
+            if list.items.len() == order.len() && list.names.len() == order.len() {
+                list.items = order.iter().map(|at| self.items[*at].clone()).collect();
+                list.names = order.iter().map(|at| self.names[*at].clone()).collect();
+            }
+        }
+        Ok(list)
+    }
+
     /// The text in a format.
     pub fn render(&self, format: Format, with_headers: bool) -> String {
         match format {
-            Format::Table => {
+            Format::Table | Format::Wide => {
                 let footer = self.footer.as_ref().map(|line| format!("{line}\n")).unwrap_or_default();
-                self.table.render(with_headers) + &footer
+                self.table.render_as(with_headers, format == Format::Wide) + &footer
+            }
+            Format::Tsv if self.table.is_text() => tsv_items(&self.items, with_headers),
+            Format::Tsv => self.table.tsv(with_headers),
+            Format::Json if self.is_dry => {
+                document(self.schema, self.now, &[("dry_run", json!(true)), ("items", json!(self.items))])
             }
             Format::Json => document(self.schema, self.now, &[("items", json!(self.items))]),
             Format::Jsonl => self.items.iter().map(|item| format!("{item}\n")).collect(),
@@ -118,7 +123,7 @@ impl List {
 
     /// Prints it as the flags say.
     pub fn print(&self, flags: &GlobalFlags) -> Result<(), CliError> {
-        print(&self.render(flags.output, !flags.no_headers))
+        print(&self.arranged(flags)?.render(flags.output, !flags.no_headers))
     }
 }
 
@@ -130,6 +135,33 @@ pub fn document(schema: &str, now: Timestamp, fields: &[(&str, Value)]) -> Strin
         format!("  {}: {}", json!(key), text.replace('\n', "\n  "))
     });
     format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
+}
+
+/// Items as lines, with their fields in the order of the alphabet.
+fn tsv_items(items: &[Value], with_headers: bool) -> String {
+    let mut text = String::new();
+    for (row, item) in items.iter().filter_map(Value::as_object).enumerate() {
+        if row == 0 && with_headers {
+            let names: Vec<String> = item.keys().map(|key| key.to_uppercase()).collect();
+            text.push_str(&format!("{}\n", names.join("\t")));
+        }
+        let cells: Vec<String> = item.values().map(tsv_value).collect();
+        text.push_str(&format!("{}\n", cells.join("\t")));
+    }
+    text
+}
+
+fn tsv_value(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => escape(text),
+        other => escape(&other.to_string()),
+    }
+}
+
+/// The fields of one thing for `-o tsv`: one line each, its name and its value.
+pub fn tsv_fields(fields: &[(&str, Value)]) -> String {
+    fields.iter().map(|(key, value)| format!("{key}\t{}\n", tsv_value(value))).collect()
 }
 
 /// The fields as one object on one line, for `-o jsonl`.
@@ -182,6 +214,7 @@ mod tests {
             names: vec!["app1".to_owned(), "application-2".to_owned()],
             table,
             footer: Some("2 engines".to_owned()),
+            is_dry: false,
         }
     }
 
@@ -212,6 +245,32 @@ mod tests {
     fn jsonl_and_names_have_one_item_a_line() {
         assert_eq!(list().render(Format::Jsonl, true).lines().count(), 2);
         assert_eq!(list().render(Format::Name, true), "app1\napplication-2\n");
+    }
+
+    #[test]
+    fn a_rehearsal_says_so_in_every_line_and_in_json() {
+        let text = list().dry_run().render(Format::Table, false);
+        assert!(text.contains("app1   (dry run)") && text.ends_with("2 engines   (dry run)\n"), "{text}");
+        let json: Value = serde_json::from_str(&list().dry_run().render(Format::Json, true)).unwrap();
+        assert_eq!((&json["dry_run"], &json["items"][0]["dry_run"]), (&json!(true), &json!(true)));
+    }
+
+    #[test]
+    fn sorted_lists_keep_rows_items_and_names_together() {
+        let flags = GlobalFlags { sort: Some("-run".to_owned()), ..GlobalFlags::default() };
+        let sorted = list().arranged(&flags).unwrap();
+        assert_eq!(sorted.names, ["application-2", "app1"]);
+        assert_eq!(sorted.items[0]["engine"], "application-2");
+        let flags = GlobalFlags { columns: vec!["run".to_owned()], output: Format::Json, ..GlobalFlags::default() };
+        assert!(list().arranged(&flags).unwrap_err().what.contains("-o table, wide and tsv"));
+    }
+
+    #[test]
+    fn text_without_columns_is_tab_separated_by_its_fields() {
+        let mut list = List { items: vec![json!({"b": "x\ty", "a": null, "c": [1]})], ..List::new("x/1", list().now) };
+        list.table.row(["words"]);
+        assert_eq!(list.render(Format::Tsv, true), "A\tB\tC\n\tx\\ty\t[1]\n");
+        assert_eq!(tsv_fields(&[("a", json!("b\nc"))]), "a\tb\\nc\n");
     }
 
     #[test]

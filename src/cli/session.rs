@@ -15,7 +15,7 @@ use super::exit::Exit;
 use super::human::age;
 use super::{GlobalFlags, codes};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{DatabaseUrl, Loaded, Origin};
+use crate::config::{Backend, DatabaseUrl, Loaded, Origin};
 use crate::health::words::without_passwords;
 use crate::protocol::time::LeaseInstant;
 use crate::store::patience::{NoAnswer, within};
@@ -48,6 +48,7 @@ pub struct Session {
     origin: Origin,
     limit: Duration,
     until: Option<LeaseInstant>,
+    foreign: Option<CliError>,
 }
 
 impl Session {
@@ -56,14 +57,14 @@ impl Session {
         let began = SystemClock.lease_now();
         let mut session = Self::lazy(flags, loaded, access == Access::Create)?;
         session.until = Some(began.after(flags.timeout()));
-        session.check_schema(access)?;
+        session.check(loaded, access)?;
         Ok(session)
     }
 
     /// For a command that waits: `--timeout` is about the waiting, so each question has its own limit.
     pub fn open_patient(flags: &GlobalFlags, loaded: &Loaded) -> Result<Self, CliError> {
-        let session = Self::lazy(flags, loaded, false)?;
-        session.check_schema(Access::Current)?;
+        let mut session = Self::lazy(flags, loaded, false)?;
+        session.check(loaded, Access::Current)?;
         Ok(session)
     }
 
@@ -81,14 +82,41 @@ impl Session {
         let cluster = loaded.config.cluster.clone();
         let opened = crate::store::open(places.clone(), places, 1);
         let store = opened.map_err(|error| sort(&cluster, &url, &origin, &error, Deed::Read))?;
-        Ok(Self { store, cluster, url, origin, limit, until: None })
+        Ok(Self { store, cluster, url, origin, limit, until: None, foreign: None })
     }
 
-    fn check_schema(&self, access: Access) -> Result<(), CliError> {
-        if access != Access::Current {
-            return Ok(());
+    /// The schema, and whose database it is: a wrong URL must not make an operator pause the engines of another cluster. Where nobody wrote a
+    /// name, the database's own is used; where somebody did and it is another one, changes are refused and
+    /// everything else says so. Where the schema is not known to fit, a failing question is no answer.
+    fn check(&mut self, loaded: &Loaded, access: Access) -> Result<(), CliError> {
+        let must_fit = access == Access::Current;
+        let meta = self.try_read("connecting", move |store| {
+            let status = store.schema_status()?;
+            if must_fit {
+                crate::store::migrate::check(&status)?;
+            }
+            if status.found.is_some() { store.meta().map(Some) } else { Ok(None) }
+        })?;
+        let recorded = match meta {
+            Ok(meta) => meta.and_then(|meta| meta.cluster),
+            Err(error) if must_fit => return Err(self.error(&error)),
+            Err(_) => None,
+        };
+        let Some(recorded) = recorded.filter(|recorded| *recorded != self.cluster) else { return Ok(()) };
+        match loaded.origin("cluster") {
+            Origin::Default => self.cluster = recorded,
+            origin => {
+                let error = CliError::other_cluster(&recorded, &self.cluster, &origin, &self.url);
+                log::warn!("{} (from {origin}): changes are refused", error.what);
+                self.foreign = Some(error);
+            }
         }
-        self.read("connecting", |store| crate::store::migrate::check(&store.schema_status()?))
+        Ok(())
+    }
+
+    /// Refuses where a change would be one in another cluster.
+    pub fn must_be_ours(&self) -> Result<(), CliError> {
+        self.foreign.clone().map_or(Ok(()), Err)
     }
 
     /// Asks something that changes nothing.
@@ -116,6 +144,7 @@ impl Session {
         T: Send + 'static,
         F: FnOnce(&dyn Store) -> StoreResult<T> + Send + 'static,
     {
+        self.must_be_ours()?;
         let answer = self.ask(change).map_err(|(limit, why)| self.no_answer(stage, limit, why, Deed::Write))?;
         answer.map_err(|error| sort(&self.cluster, &self.url, &self.origin, &error, Deed::Write))
     }
@@ -195,20 +224,32 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
             }
             CliError::not_permitted(format!("the database does not permit it ({step})"), cause).tried(tried())
         }
+        StoreError::Denied { source, .. } => CliError::denied(url, origin, cause(source)),
         StoreError::Full { step, source } => {
             let what = format!("the database's disk is full ({step})");
             CliError::new(codes::DISK_FULL, Exit::Failed, what)
                 .tried(tried())
                 .cause(cause(source))
                 .effect("nothing was changed")
+                .next("make space on the database's disk, then repeat the command")
+                .next("rekindle doctor")
         }
-        StoreError::Refused(text) => CliError::new(codes::NOT_USABLE, Exit::Config, "this database cannot be used")
-            .tried(tried())
-            .cause(cause(text)),
+        StoreError::Refused(text) => not_usable(url, cause(text)).tried(tried()),
         StoreError::Broken { step, source } => {
             CliError::database(format!("the database refused to {step}"), cause(source)).tried(tried())
         }
     }
+}
+
+/// A database that is not there is made by the server's administrator; anything else is somebody's else.
+fn not_usable(url: &DatabaseUrl, cause: String) -> CliError {
+    let is_missing = url.backend() != Backend::Sqlite && cause.contains("no such database");
+    let error = CliError::new(codes::NOT_USABLE, Exit::Config, "this database cannot be used").cause(cause);
+    let error = if is_missing { error.next("make it on the server, then: rekindle db migrate") } else { error };
+    error
+        .effect("nothing was changed")
+        .next("look at the address: rekindle config show --origin database")
+        .next(format!("rekindle explain {}", codes::NOT_USABLE))
 }
 
 /// Nobody answers. A SQLite file that is not there yet is made by `db migrate`; one that this user may not
@@ -245,4 +286,44 @@ fn schema(cluster: &str, problem: &SchemaProblem) -> CliError {
 /// What a schema is called.
 pub fn schema_name(status: &SchemaStatus) -> &str {
     status.found.as_deref().unwrap_or("none")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::error::Cause;
+
+    #[test]
+    fn every_error_of_the_database_has_a_next_step() {
+        let url = DatabaseUrl::parse("postgres://u@h/d").unwrap();
+        let (step, place) = ("test", "h".to_owned());
+        let source = || Cause("why".to_owned());
+        let all = [
+            (StoreError::Unreachable { place: place.clone(), source: source() }, 69),
+            (StoreError::Unknown { step, source: source() }, 69),
+            (StoreError::Busy { step, source: source() }, 75),
+            (StoreError::Schema(SchemaProblem::Missing), 78),
+            (StoreError::Schema(SchemaProblem::Older("1".into())), 78),
+            (StoreError::Schema(SchemaProblem::Newer("1".into())), 78),
+            (StoreError::Denied { place, source: source() }, 77),
+            (StoreError::ReadOnly { step, source: source() }, 77),
+            (StoreError::Full { step, source: source() }, 1),
+            (StoreError::Refused("there is no such database at h".into()), 78),
+            (StoreError::Broken { step, source: source() }, 1),
+        ];
+        for (error, exit) in all {
+            let said = sort("c", &url, &Origin::Default, &error, Deed::Write);
+            assert_eq!(i32::from(said.exit.code()), exit, "{}", said.render());
+            assert!(!said.next.is_empty(), "{}", said.render());
+            let is_newer = matches!(error, StoreError::Schema(SchemaProblem::Newer(_)));
+            assert!(!(is_newer && said.render().contains("migrate")), "{}", said.render());
+        }
+    }
+
+    #[test]
+    fn next_commands_look_where_this_one_looked() {
+        let flags = GlobalFlags { config: Some("my app.toml".into()), ..GlobalFlags::default() };
+        let error = CliError::no_task(7).at(&flags);
+        assert_eq!(error.next, ["rekindle -c 'my app.toml' task list"]);
+    }
 }

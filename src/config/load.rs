@@ -62,6 +62,8 @@ pub struct ConfigErrors {
     pub problems: Vec<Problem>,
     /// What is doubtful besides.
     pub warnings: Vec<Problem>,
+    /// What could be read, with defaults where it could not: for finding further problems, never for use.
+    pub rest: Option<Box<Loaded>>,
 }
 
 impl fmt::Display for ConfigErrors {
@@ -77,7 +79,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     let (mut tree, files) = read_files(&mut reader, options);
     // A half-read tree would only add problems that are none.
     if !reader.problems.is_empty() {
-        return Err(ConfigErrors { problems: reader.problems, warnings: reader.warnings });
+        return Err(ConfigErrors { problems: reader.problems, warnings: reader.warnings, rest: None });
     }
     let mut environment = environment_tree(&options.host, &tree);
     expand_url_file(&mut reader, &mut environment);
@@ -91,7 +93,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     if problems.is_empty() {
         Ok(Loaded { config, shown, warnings, files })
     } else {
-        Err(ConfigErrors { problems, warnings })
+        let rest = Box::new(Loaded { config, shown, warnings: Vec::new(), files });
+        Err(ConfigErrors { problems, warnings, rest: Some(rest) })
     }
 }
 

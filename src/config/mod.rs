@@ -12,6 +12,7 @@ pub mod guess;
 mod host;
 mod kind;
 mod load;
+pub mod place;
 mod read;
 mod read_kind;
 mod reader;

@@ -31,7 +31,8 @@ const ENGINE: Keys = Keys {
     later: &["queues", "labels", "reload_schedules"],
 };
 const TIMING: Keys = Keys { known: &["profile", "h", "q", "L", "K", "T", "S"], later: &[] };
-const RETENTION: Keys = Keys { known: &["done", "canceled", "failed", "logs", "engines", "history"], later: &[] };
+const RETENTION: Keys =
+    Keys { known: &["done", "canceled", "failed", "logs", "engines", "history", "resources"], later: &[] };
 const STATISTICS: Keys = Keys { known: &["keep_hourly"], later: &[] };
 const LOG: Keys = Keys { known: &["level", "format"], later: &[] };
 const CHECK: Keys = Keys { known: &["normal", "warning", "critical", "min"], later: &[] };
@@ -96,6 +97,7 @@ fn warn_of_visible_password(reader: &mut Reader, section: &Section) {
 impl Setting for DatabaseUrl {
     fn take(node: &Node) -> Result<Self, String> {
         let url = Self::parse(text_of(node)?).map_err(|error| error.to_string())?;
+        url.backend().missing().map_or(Ok(()), Err)?;
         let Some(path) = url.sqlite_path().filter(|path| path.is_relative()) else { return Ok(url) };
         match node.origin {
             // Two programs that start in different directories would use two databases.
@@ -199,6 +201,7 @@ fn read_retention(reader: &mut Reader, top: &Section) -> RetentionConfig {
         engines: reader.read(&s, "engines", d.engines),
         history: reader.read(&s, "history", d.history),
         hours: reader.read(&statistics, "keep_hourly", d.hours),
+        resources: reader.read(&s, "resources", d.resources),
     }
 }
 

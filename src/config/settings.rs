@@ -117,6 +117,8 @@ pub struct RetentionConfig {
     pub history: Keep,
     /// `[statistics]` `keep_hourly`: what became of attempts per hour, 60d.
     pub hours: Keep,
+    /// `resources`: rows of resources that nobody has used, 30d.
+    pub resources: Keep,
 }
 
 /// `[log]`
@@ -202,6 +204,7 @@ impl Default for RetentionConfig {
             engines: days(7),
             history: days(365),
             hours: days(60),
+            resources: days(30),
         }
     }
 }

@@ -16,6 +16,35 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Those that this program was built with, by the features of the same names.
+    pub const BUILT_IN: &'static [Self] = &[
+        #[cfg(feature = "sqlite")]
+        Self::Sqlite,
+        #[cfg(feature = "postgres")]
+        Self::Postgres,
+        #[cfg(feature = "mysql")]
+        Self::Mysql,
+    ];
+
+    /// What its URLs start with.
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite:",
+            Self::Postgres => "postgres://",
+            Self::Mysql => "mysql://",
+        }
+    }
+
+    /// Says what this program was built for, if this is none of it.
+    pub fn missing(self) -> Option<String> {
+        if Self::BUILT_IN.contains(&self) {
+            return None;
+        }
+        let known: Vec<&str> = Self::BUILT_IN.iter().map(|backend| backend.scheme()).collect();
+        let known = known.join(" and ");
+        Some(format!("this program was built without support for {self} ({}); it knows {known}", self.scheme()))
+    }
+
     /// Its name as people write it.
     pub const fn word(self) -> &'static str {
         match self {
@@ -74,6 +103,9 @@ pub enum UrlError {
     /// No host, which MySQL needs.
     #[error("the database URL names no host")]
     NoHost,
+    /// Several hosts in one URL, or more than one name after them.
+    #[error("a mysql:// URL names one host and one database: mysql://USER@HOST/DATABASE; give several URLs as a list")]
+    OneHost,
     /// No database after the host.
     #[error("the database URL names no database; append /rekindle")]
     NoDatabase,
@@ -111,6 +143,27 @@ impl DatabaseUrl {
     /// A file on this host.
     pub fn sqlite(path: impl Into<PathBuf>) -> Self {
         Self(Parts::Sqlite(path.into()))
+    }
+
+    /// A parameter behind the question mark, as it is written.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let Parts::Server { tail, .. } = &self.0 else { return None };
+        let (_, query) = tail.split_once('?')?;
+        query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name)).map(|(_, value)| value)
+    }
+
+    /// The same address without a parameter.
+    #[must_use]
+    pub fn without_parameter(&self, name: &str) -> Self {
+        let mut parts = self.0.clone();
+        if let Parts::Server { tail, .. } = &mut parts
+            && let Some((path, query)) = tail.split_once('?')
+        {
+            let is_other = |pair: &&str| pair.split('=').next() != Some(name);
+            let rest: Vec<&str> = query.split('&').filter(is_other).collect();
+            *tail = if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) };
+        }
+        Self(parts)
     }
 
     /// Which database it is.
@@ -242,6 +295,10 @@ fn check_target(backend: Backend, hosts: &str, path: &str) -> Result<(), UrlErro
     if backend == Backend::Mysql && hosts.is_empty() {
         return Err(UrlError::NoHost);
     }
+    let name = path.trim_start_matches('/');
+    if backend == Backend::Mysql && (hosts.contains(',') || name.contains('/')) {
+        return Err(UrlError::OneHost);
+    }
     // libpq falls back to the user's name, which is hardly ever the database that is meant.
     if path.len() < 2 { Err(UrlError::NoDatabase) } else { Ok(()) }
 }
@@ -319,6 +376,15 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_is_read_and_left_out() {
+        let with = url("mysql://u@h/d?ssl_mode=required&ssl_ca=/a");
+        assert_eq!((with.parameter("ssl_mode"), with.parameter("ssl")), (Some("required"), None));
+        assert_eq!(with.without_parameter("ssl_mode").expose(), "mysql://u@h/d?ssl_ca=/a");
+        assert_eq!(with.without_parameter("ssl_mode").without_parameter("ssl_ca").expose(), "mysql://u@h/d");
+        assert_eq!(url("sqlite:/a").parameter("x"), None);
+    }
+
+    #[test]
     fn a_password_from_a_file_is_inserted_only_where_none_is() {
         let with = url("postgres://u@h/d").with_password("a b@/");
         assert_eq!(with.expose(), "postgres://u:a%20b%40%2F@h/d");
@@ -343,6 +409,8 @@ mod tests {
             ("postgres://u:geheim@h", UrlError::NoDatabase),
             ("postgres://u:geheim@h/", UrlError::NoDatabase),
             ("mysql:///d", UrlError::NoHost),
+            ("mysql://u:geheim@h1,h2/d", UrlError::OneHost),
+            ("mysql://u:geheim@h/d/e", UrlError::OneHost),
             ("sqlite:", UrlError::NoFile),
             ("sqlite://", UrlError::NoFile),
             ("sqlite://a.db", UrlError::SqliteHost),

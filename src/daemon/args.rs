@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::config::{Host, LoadOptions, Override};
+use crate::health::words::{place_flags, shell_word};
 
 const EXAMPLES: &str = "Examples:
   rekindle-engine                                   the configuration decides
@@ -66,6 +67,13 @@ impl Args {
             (None, true) => "engine",
             (None, false) => "guard",
         }
+    }
+
+    /// For what a person types next.
+    pub fn hints(&self) -> super::Hints {
+        let config = self.config.as_ref().map(|path| format!("-c {}", shell_word(&path.display().to_string())));
+        let file = self.database_url_file.as_ref().map(|path| format!("--database-url-file {}", shell_word(path)));
+        super::Hints(place_flags(config, self.database_url.as_deref(), file))
     }
 
     /// Flags as overrides of the configuration.

@@ -9,10 +9,10 @@ use signal_hook::iterator::{Handle, Signals};
 
 use parking_lot::Mutex;
 
-use super::chain;
 use super::settings::{self, Missing};
+use super::{Hints, chain};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, place};
 use crate::engine::heartbeat::LifeError;
 use crate::engine::shared::Shared;
 use crate::engine::stop::Ending;
@@ -21,7 +21,7 @@ use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
 use crate::store::{SchemaProblem, Store, StoreError};
 
 /// Runs it; the exit code.
-pub fn run(config: &Config) -> i32 {
+pub fn run(config: &Config, hints: &Hints) -> i32 {
     // Both before the second thread: they take descriptors out of the environment.
     let (link, state) = match (GuardLink::from_env(), inherited_state_dir(&config.engine.state_dir)) {
         (Ok(link), Ok(Some(state))) => (link, state),
@@ -30,7 +30,10 @@ pub fn run(config: &Config) -> i32 {
             return 2;
         }
         (Err(error), _) => return failed("could not find the guard", &error),
-        (_, Err(error)) => return failed("could not use the state directory", &error),
+        (_, Err(error)) => {
+            log::error!("could not use the state directory: {}", chain(&error));
+            return error.exit_code();
+        }
     };
     let told = Arc::new(Told::default());
     let handle = match listen(&told) {
@@ -43,15 +46,23 @@ pub fn run(config: &Config) -> i32 {
             let _ = link.as_ref().map(|link| link.goodbye(0));
             return 0;
         }
-        Err(error) => return store_failed(&error),
+        Err(error) => return store_failed(&error, hints),
     }
     let store = match settings::store(config, Missing::Refuse) {
         Ok(store) => store,
-        Err(error) => return store_failed(&error),
+        Err(error) => return store_failed(&error, hints),
     };
     let options = settings::options(config, state.id());
     match Engine::start_as(store, options, Role::Daemon, link) {
-        Ok(engine) => serve(engine, &told, &handle),
+        Ok(engine) => serve(engine, &told, &handle, hints),
+        Err(EngineError::Host(what, error)) => {
+            log::error!("could not start: could not {what}: {error}");
+            let code = place::exit_code(error.kind());
+            if code != 1 {
+                hints.next(&["rekindle doctor   (as the user of the engine)", "rekindle config show --origin engine"]);
+            }
+            code
+        }
         Err(error) => failed("could not start", &error),
     }
 }
@@ -62,15 +73,32 @@ fn failed(what: &str, error: &dyn std::error::Error) -> i32 {
 }
 
 /// What a store's error means for the exit code: only what a restart cannot mend stops systemd.
-fn store_failed(error: &StoreError) -> i32 {
+fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
     log::error!("{}", error.chain());
     match error {
-        StoreError::Schema(_) => {
-            log::error!("next: rekindle db status; rekindle db migrate");
+        StoreError::Schema(SchemaProblem::Newer(_)) => {
+            hints.next(&["install the release of the engines that run (this one is older than the database)"]);
             78
         }
-        StoreError::Refused(_) => 78,
-        StoreError::ReadOnly { .. } => 77,
+        StoreError::Schema(_) => {
+            hints.next(&["rekindle db status", "rekindle db migrate"]);
+            78
+        }
+        StoreError::Refused(_) => {
+            hints.next(&["look at cluster and database.url: rekindle config show --origin"]);
+            78
+        }
+        StoreError::Denied { .. } => {
+            hints.next(&[
+                "look at user and password: rekindle config show --origin database",
+                "on the server: the user, its password, from where it may log in (pg_hba.conf, CREATE USER)",
+            ]);
+            77
+        }
+        StoreError::ReadOnly { .. } => {
+            hints.next(&["rekindle doctor"]);
+            77
+        }
         StoreError::Unreachable { .. } | StoreError::Busy { .. } | StoreError::Unknown { .. } => 69,
         StoreError::Full { .. } | StoreError::Broken { .. } => 1,
     }
@@ -154,7 +182,7 @@ fn obey(signal: i32, told: &Told) {
     }
 }
 
-fn serve(engine: Engine, told: &Told, handle: &Handle) -> i32 {
+fn serve(engine: Engine, told: &Told, handle: &Handle, hints: &Hints) -> i32 {
     *told.engine.lock() = Some(Arc::clone(engine.shared()));
     if told.to_stop.load(Ordering::Acquire) {
         engine.stop();
@@ -163,10 +191,10 @@ fn serve(engine: Engine, told: &Told, handle: &Handle) -> i32 {
     handle.close();
     match result {
         Ok(()) => 0,
-        Err(EngineError::Life(LifeError::Store(error))) => store_failed(&error),
+        Err(EngineError::Life(LifeError::Store(error))) => store_failed(&error, hints),
         Err(error @ EngineError::Life(LifeError::NameTaken { .. })) => {
             log::error!("{error}");
-            log::error!("next: rekindle engine list; choose another name (--name), or stop that engine");
+            hints.next(&["rekindle engine list", "choose another name (--name), or stop that engine"]);
             3
         }
         Err(error) => failed("the engine ended", &error),

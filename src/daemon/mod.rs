@@ -19,6 +19,7 @@ use clap::Parser;
 use crate::config::{Host, KillMeans, Loaded, load};
 use crate::engine::unit_file;
 use crate::guard::{self, GuardOptions, Means, MeansChoice, take_state_dir};
+use crate::health::words::with_flags;
 
 pub use settings::{kinds, places};
 
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
         Ok(loaded) => run(&args, &loaded),
         Err(errors) => {
             eprintln!("error[E201]: the configuration is wrong\n{errors}");
+            eprintln!("next: {}", args.hints().command("rekindle config check"));
             78
         }
     };
@@ -50,17 +52,23 @@ fn run(args: &Args, loaded: &Loaded) -> i32 {
     }
     match &args.prove {
         Some(prove) => prover::run(&loaded.config, prove),
-        None if args.is_engine_proper() => engine::run(&loaded.config),
-        None => run_guard(loaded),
+        None if args.is_engine_proper() => engine::run(&loaded.config, &args.hints()),
+        None => run_guard(loaded, &args.hints()),
     }
 }
 
-fn run_guard(loaded: &Loaded) -> i32 {
+fn run_guard(loaded: &Loaded, hints: &Hints) -> i32 {
     let config = &loaded.config;
     let state = match take_state_dir(&config.engine.state_dir) {
         Ok(state) => state,
         Err(error) => {
             log::error!("{}", chain(&error));
+            match error.exit_code() {
+                3 => hints.next(&["rekindle engine list", "give this engine a directory of its own (--state-dir)"]),
+                77 | 78 => hints
+                    .next(&["rekindle doctor   (as the user of the engine)", "rekindle config show --origin engine"]),
+                _ => {}
+            }
             return error.exit_code();
         }
     };
@@ -92,6 +100,21 @@ fn run_guard(loaded: &Loaded) -> i32 {
         means,
         timing: config.engine.timing,
     })
+}
+
+/// What a person types next, with the flags that this program was given: without them the command would
+/// look at another database.
+pub(crate) struct Hints(String);
+
+impl Hints {
+    /// A text whose commands have the flags.
+    pub(crate) fn command(&self, text: &str) -> String {
+        with_flags(text, &self.0)
+    }
+
+    fn next(&self, commands: &[&str]) {
+        log::error!("next: {}", self.command(&commands.join("; ")));
+    }
 }
 
 /// An error with its causes, in one line.

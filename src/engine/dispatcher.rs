@@ -204,11 +204,13 @@ impl Dispatcher {
 
     fn take(&self, incarnation: Incarnation, nonce: Nonce, kind: &Kind, claimed: Vec<Claimed>) -> usize {
         let count = claimed.len();
+        self.shared.tally.claimed(&claimed);
         let entries: Vec<Entry> = claimed
             .into_iter()
             .map(|task| Entry {
                 incarnation,
                 control: None,
+                began_at: None,
                 wish: Wish::None,
                 on_lease_loss: kind.policy.on_lease_loss,
                 takes_slot: !kind.is_handler(),
@@ -249,15 +251,22 @@ pub fn dispatch_loop(shared: &Arc<Shared>) {
     shared.pulses.dispatcher.end();
 }
 
-/// How often the watcher looks. A look sends no statement.
+/// Between two looks of the watcher where nobody tells it of a change, and after a change in any case: a
+/// busy database changes all the time. A look sends no statement.
 const WATCH_INTERVAL: Duration = Duration::from_millis(150);
+
+/// The same where the kernel tells: a change is then acted on at once, and this only finds one that it kept
+/// to itself.
+const BELL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The loop that turns changes in the database into wake-ups. Nothing depends on it but speed.
 pub fn watch_loop(shared: &Arc<Shared>) {
     // Connecting may hang, like every other call.
     let mut lane = Lane::new("watch", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
     let mut watcher = None;
-    while !shared.stop.wait(super::stop::Ending::Loops, WATCH_INTERVAL) {
+    let mut pause = WATCH_INTERVAL;
+    while !shared.stop.wait(super::stop::Ending::Loops, pause) {
+        pause = WATCH_INTERVAL;
         let Some(open) = &mut watcher else {
             let timeout = shared.options.timing.query_timeout().max(Duration::from_secs(1));
             watcher = lane.call("watch", timeout, |store| store.watcher()).ok();
@@ -266,8 +275,14 @@ pub fn watch_loop(shared: &Arc<Shared>) {
             }
             continue;
         };
+        if let Some(bell) = open.bell()
+            && shared.stop.wait_readable(bell, BELL_INTERVAL)
+        {
+            return;
+        }
         match open.has_changed() {
             Ok(true) => shared.wake_dispatcher(),
+            Ok(false) if open.bell().is_some() => pause = Duration::ZERO,
             Ok(false) => {}
             Err(error) => {
                 log::debug!("the watcher lost its connection: {}", error.chain());

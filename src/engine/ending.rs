@@ -41,7 +41,8 @@ impl Conclusion<'_> {
     /// True if the heartbeat ended by itself.
     fn until_asked(&self) -> bool {
         loop {
-            if self.shared.stop.wait(Ending::Finish, self.shared.look_again()) {
+            let seen = self.shared.stop.nudges();
+            if self.shared.stop.ending() >= Ending::Finish {
                 return false;
             }
             if !(self.beats)() {
@@ -51,6 +52,7 @@ impl Conclusion<'_> {
                 log::info!("operators want this engine to stop");
                 self.shared.stop.ask(Ending::Finish);
             }
+            self.shared.stop.wait_nudged(Ending::Finish, self.shared.look_again(), seen);
         }
     }
 

@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, Select};
 
 use super::lane::Lane;
 use super::running::Entry;
 use super::shared::{Phase, Report, Shared};
 use super::stop::Ending;
+use super::tally::{ByKind, of};
 use crate::handlers::{Ended, StopKind};
 use crate::planted::{Bug, planted};
-use crate::protocol::ids::Incarnation;
+use crate::protocol::ids::{Incarnation, KindName};
 use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
 use crate::protocol::task::{AttemptResult, Reason, Wish};
 use crate::protocol::time::LeaseInstant;
@@ -30,6 +31,9 @@ const BATCH: usize = 1_000;
 
 /// How long the first report of a batch waits for more.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// The longest wait for a report or the end: it shows that the loop turns.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Finisher {
@@ -63,7 +67,33 @@ impl Finisher {
         if self.shared.stop.ending() >= Ending::All {
             return false;
         }
-        !self.shared.stop.ends_loops() || !self.may_end()
+        let goes_on = !self.shared.stop.ends_loops() || !self.may_end();
+        self.tell_the_hour(!goes_on);
+        goes_on
+    }
+
+    /// Adds what was counted to the hourly numbers, where it is time to. Ends of attempts go first.
+    fn tell_the_hour(&mut self, is_last: bool) {
+        if self.failed > 0 && !is_last {
+            return;
+        }
+        let now = self.shared.clock.lease_now();
+        let Some(counts) = self.shared.tally.take(now, is_last) else { return };
+        let timeout = self.timeout();
+        self.shared.pulses.finisher.turn(now, timeout * 2);
+        let by = self.shared.life().incarnation.unwrap_or(Incarnation::new(0));
+        let sent = counts.clone();
+        match self.lane.call("add to the hour", timeout, move |store| store.add_hours(by, &sent)) {
+            Ok(()) => {}
+            // Once too few is a gap; twice would be a lie.
+            Err(StoreError::Unknown { source, .. }) => {
+                log::warn!("a minute of the hourly numbers may be missing: {source}");
+            }
+            Err(error) => {
+                log::warn!("could not add to the hourly numbers yet: {}", error.chain());
+                self.shared.tally.add(&counts);
+            }
+        }
     }
 
     /// Nothing is left to write, or the database was away for too long.
@@ -82,7 +112,17 @@ impl Finisher {
 
     fn gather(&mut self) {
         let reports = self.shared.reports.1.clone();
-        let mut wait = if self.pending.is_empty() { Duration::from_millis(200) } else { self.retry_delay() };
+        if self.pending.is_empty() && !self.shared.stop.ends_loops() {
+            // Nothing to do until a report comes or the loops have to end.
+            let has_something = || !reports.is_empty() || self.shared.stop.ends_loops();
+            if turns::wait_until(IDLE_MAX, has_something).is_none() {
+                let mut either = Select::new();
+                either.recv(&reports);
+                either.recv(self.shared.stop.hung_up());
+                let _ = either.ready_timeout(IDLE_MAX);
+            }
+        }
+        let mut wait = if self.pending.is_empty() { self.ending_pause() } else { self.retry_delay() };
         while self.pending.len() < BATCH {
             match turns::receive(&reports, wait) {
                 Ok(report) => {
@@ -92,6 +132,11 @@ impl Finisher {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// Once the loops have to end, the last reports are waited for.
+    fn ending_pause(&self) -> Duration {
+        if self.shared.stop.ends_loops() { Duration::from_millis(50) } else { Duration::ZERO }
     }
 
     /// An engine that ends has not the time to wait for a frozen server.
@@ -110,7 +155,8 @@ impl Finisher {
         let entry = report.entry;
         match to_finish(&self.shared, &entry, report.ended) {
             Some(end) => {
-                self.pending.push(Pending { incarnation: entry.incarnation, end, broken: None, is_doubted: false })
+                let (incarnation, kind) = (entry.incarnation, entry.task.kind.clone());
+                self.pending.push(Pending { incarnation, end, kind, ran: report.ran, broken: None, is_doubted: false });
             }
             // The life is over and the attempt was stopped for it: the next registration hands it back.
             None => self.shared.running.reported([&entry.task.held]),
@@ -143,6 +189,7 @@ impl Finisher {
         match self.lane.call("finish", timeout, move |store| store.finish(&who, &sent)) {
             Ok(outcomes) => {
                 self.failed = 0;
+                self.count(&pending, &outcomes);
                 self.settle(pending, &outcomes);
             }
             Err(StoreError::Unknown { step, source }) => {
@@ -154,7 +201,9 @@ impl Finisher {
                     self.read_back(pending);
                 }
             }
-            Err(error) if error.is_transient() || matches!(error, StoreError::Refused(_)) => {
+            Err(error)
+                if error.is_transient() || matches!(error, StoreError::Refused(_) | StoreError::Denied { .. }) =>
+            {
                 log::warn!("could not write {} ends of attempts yet: {}", batch.len(), error.chain());
                 self.failed += 1;
                 self.pending.extend(pending);
@@ -179,6 +228,19 @@ impl Finisher {
                 self.pending.extend(pending);
             }
         }
+    }
+
+    /// For the hourly numbers. What never started was no attempt.
+    fn count(&self, ends: &[Pending], outcomes: &[FinishOutcome]) {
+        let mut counts = ByKind::new();
+        for (pending, outcome) in ends.iter().zip(outcomes).filter(|(pending, _)| !pending.end.unstarted) {
+            let counts = of(&mut counts, &pending.kind);
+            match outcome {
+                FinishOutcome::Written => counts.ended(pending.end.result, &pending.end.next, pending.ran),
+                FinishOutcome::Refused => counts.refused(),
+            }
+        }
+        self.shared.tally.add(&counts);
     }
 
     fn settle(&mut self, ends: Vec<Pending>, outcomes: &[FinishOutcome]) {
@@ -224,7 +286,10 @@ impl Finisher {
             let held = pending.end.held;
             let pending = Pending { is_doubted: true, ..pending };
             match self.call_read_finish(held) {
-                Ok(FinishState::Written) => self.shared.running.reported([&held]),
+                Ok(FinishState::Written) => {
+                    self.count(&[pending], &[FinishOutcome::Written]);
+                    self.shared.running.reported([&held]);
+                }
                 // Written again, under the same token and nonce: open or still unknown, because it may be
                 // needed; not this engine's any more, because the database counts what it refuses.
                 Ok(FinishState::Open | FinishState::Refused) => self.pending.push(pending),
@@ -241,6 +306,9 @@ impl Finisher {
 struct Pending {
     incarnation: Incarnation,
     end: Finish,
+    kind: KindName,
+    /// How long it ran.
+    ran: Option<Duration>,
     /// How often the database called it wrong, alone, and since when.
     broken: Option<(u32, LeaseInstant)>,
     /// An earlier try had an unknown outcome: it may still be applied, before or after the next one.

@@ -16,6 +16,8 @@
 //! No loop calls the database itself; each has a [`lane`] that it can abandon. A heartbeat is sent only
 //! while the loops turn ([`pulse`]).
 
+#[cfg(test)]
+mod brake_tests;
 pub mod dispatcher;
 pub mod ending;
 pub mod epoch_file;
@@ -32,6 +34,7 @@ pub mod running;
 pub mod shared;
 pub mod stop;
 pub mod sweeper;
+pub mod tally;
 pub mod unit;
 pub mod unit_file;
 pub mod worker;

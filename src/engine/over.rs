@@ -23,6 +23,9 @@ use crate::protocol::ids::Incarnation;
 use crate::protocol::lease::LeasePhase;
 use crate::protocol::task::OnLeaseLoss;
 
+/// Between two looks while no lease is held: nothing is due then, and a change of the phase nudges.
+const WITHOUT_LEASE: Duration = Duration::from_millis(250);
+
 /// Why a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
@@ -41,6 +44,7 @@ pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
         }
         life.phase = Phase::Over;
     }
+    shared.stop.nudge();
     if let Some(commands) = &shared.commands {
         commands.gate().close();
     }
@@ -114,10 +118,10 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
     match life.phase {
         Phase::Out | Phase::Registered | Phase::Clear => {
             shared.unit.without_lease(shared);
-            Duration::from_millis(50)
+            WITHOUT_LEASE
         }
         Phase::Live => {
-            let Some(until) = life.lease.until() else { return Duration::from_millis(50) };
+            let Some(until) = life.lease.until() else { return WITHOUT_LEASE };
             if now < until {
                 return until.since(now).min(shared.look_again());
             }
@@ -159,8 +163,10 @@ fn spared(count: usize) -> String {
 /// The loop of the lease watch.
 pub fn lease_loop(shared: &Arc<Shared>) {
     loop {
+        // Before the look: a change that comes between the look and the wait ends the wait.
+        let seen = shared.stop.nudges();
         let span = watch_lease(shared);
-        if shared.stop.wait(Ending::All, span) {
+        if shared.stop.wait_nudged(Ending::All, span, seen) {
             return;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,8 +15,10 @@ use super::options::EngineOptions;
 use super::running::Running;
 use super::shared::{Life, Phase, Shared};
 use super::stop::{Ending, Stop};
+use super::tally::Tally;
 use super::{dispatcher, finisher, guard_watch, host, over, sweeper, worker};
 use crate::clock::{Clock, SystemClock};
+use crate::config::place;
 use crate::guard::{GuardLink, GuardTalk};
 use crate::handlers::{CommandOptions, CommandRunner, Commands, Identity, Mode, Spawner, SpawnerOptions};
 use crate::protocol::engine::Wanted;
@@ -109,7 +111,12 @@ impl Engine {
         let heartbeat = std::thread::Builder::new()
             .name("heartbeat".into())
             .stack_size(STACK)
-            .spawn(move || beat_loop(&for_beat))
+            .spawn(move || {
+                let result = beat_loop(&for_beat);
+                for_beat.heartbeat_over.store(true, Ordering::Release);
+                for_beat.stop.nudge();
+                result
+            })
             .map_err(|e| EngineError::Host("start the heartbeat", e))?;
         Ok(Self { shared, heartbeat: Some(heartbeat), loops, last })
     }
@@ -137,8 +144,11 @@ impl Engine {
     pub fn wait(mut self) -> Result<(), EngineError> {
         let heartbeat = self.heartbeat.take();
         let loops = std::mem::take(&mut self.loops);
-        let (beats, shared) = (&|| heartbeat.as_ref().is_some_and(|t| !t.is_finished()), &self.shared);
-        let said = end(shared, beats, |until| {
+        let shared = &self.shared;
+        // The flag comes with a nudge; a panic sets none.
+        let is_over = || shared.heartbeat_over.load(Ordering::Acquire);
+        let beats = || !is_over() && heartbeat.as_ref().is_some_and(|t| !t.is_finished());
+        let said = end(shared, &beats, |until| {
             for thread in loops {
                 join_until(shared, thread, until);
             }
@@ -155,7 +165,7 @@ impl Engine {
     }
 }
 
-fn build(
+pub(super) fn build(
     store: Arc<dyn Store>,
     options: EngineOptions,
     role: Role,
@@ -216,6 +226,7 @@ pub(crate) fn share(
         raising: AtomicBool::new(false),
         unit: super::unit::Unit::default(),
         verified: Mutex::new(Epoch::new(0)),
+        heartbeat_over: AtomicBool::new(false),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
         known_epoch: Mutex::new(known),
@@ -223,6 +234,7 @@ pub(crate) fn share(
         own_beats: unbounded(),
         wake: bounded(1),
         reports: unbounded(),
+        tally: Tally::default(),
         jobs: unbounded(),
         options,
     }
@@ -249,7 +261,11 @@ fn commands(
     {
         log::warn!("could not clear {}: {error}", scratch.display());
     }
-    std::fs::create_dir_all(&scratch).map_err(|e| EngineError::Host("make the scratch directory", e))?;
+    // Found out now, with a clear word: else every task would fail here, one after the other.
+    std::fs::create_dir_all(&scratch).and_then(|()| place::try_out(&scratch)).map_err(|e| {
+        let text = format!("{}: {e}", scratch.display());
+        EngineError::Host("use the scratch directory", std::io::Error::new(e.kind(), text))
+    })?;
     let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
     let command_options = CommandOptions { scratch, identity };
     Ok(Some(CommandRunner::new(Arc::new(spawner), command_options)))
@@ -276,19 +292,23 @@ pub(crate) fn finish_loop(shared: &Arc<Shared>) {
 pub(crate) fn beat_loop(shared: &Arc<Shared>) -> Result<(), LifeError> {
     let mut heartbeat = Heartbeat::new(Arc::clone(shared));
     loop {
+        let seen = shared.stop.nudges();
         match heartbeat.step()? {
             Step::Ended => return Ok(()),
             Step::Next(due) => {
                 let wait = due.since(shared.clock.lease_now());
-                // In short pieces: a life that ends (or a stop) wants the next step sooner.
+                // A life that ends (or a stop) wants the next step sooner; it nudges.
                 let phase = shared.life().phase;
                 let piece = if phase == Phase::Live { wait.min(shared.look_again()) } else { wait };
-                let mut left = wait;
-                while !left.is_zero() && !shared.stop.wait(Ending::All, piece.min(left)) {
+                let (mut left, mut seen) = (wait, seen);
+                while !left.is_zero() && !shared.stop.wait_nudged(Ending::All, piece.min(left), seen) {
+                    let now_seen = shared.stop.nudges();
                     left = due.since(shared.clock.lease_now());
-                    if shared.life().phase != phase {
+                    // A change that came before the phase was read does not show in it.
+                    if shared.life().phase != phase || (now_seen != seen && phase != Phase::Live) {
                         break;
                     }
+                    seen = now_seen;
                 }
             }
         }

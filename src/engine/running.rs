@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::handlers::AttemptControl;
 use crate::protocol::ids::{Incarnation, Nonce, TaskId};
 use crate::protocol::task::{OnLeaseLoss, Wish};
+use crate::protocol::time::LeaseInstant;
 use crate::store::{Claimed, Held};
 use crate::turns;
 
@@ -21,6 +22,8 @@ pub struct Entry {
     pub incarnation: Incarnation,
     /// What stops it; `None` before it is started.
     pub control: Option<Arc<AttemptControl>>,
+    /// When it was started.
+    pub began_at: Option<LeaseInstant>,
     /// What an operator asked for.
     pub wish: Wish,
     /// Whether it runs through a lost lease.
@@ -80,10 +83,10 @@ impl Running {
     }
 
     /// The attempt of this task begins. `None` if it was taken out meanwhile.
-    pub fn begin(&self, held: &Held, control: &Arc<AttemptControl>) -> Option<Entry> {
+    pub fn begin(&self, held: &Held, control: &Arc<AttemptControl>, now: LeaseInstant) -> Option<Entry> {
         let mut table = self.table.lock();
         let entry = table.entries.get_mut(&held.task).filter(|entry| entry.task.held == *held)?;
-        entry.control = Some(Arc::clone(control));
+        (entry.control, entry.began_at) = (Some(Arc::clone(control)), Some(now));
         Some(entry.clone())
     }
 

@@ -23,6 +23,7 @@ use super::options::EngineOptions;
 use super::pulse::Pulses;
 use super::running::{Entry, Running};
 use super::stop::{Ending, Stop};
+use super::tally::Tally;
 use super::unit::Unit;
 use super::unit_file::{self, UnitLife};
 use crate::clock::Clock;
@@ -81,6 +82,8 @@ pub struct Report {
     pub entry: Entry,
     /// How it ended.
     pub ended: Ended,
+    /// How long it ran.
+    pub ran: Option<Duration>,
 }
 
 /// See the module.
@@ -97,6 +100,8 @@ pub struct Shared {
     pub boot_id: String,
     /// What is claimed.
     pub running: Running,
+    /// What became of attempts, for the hourly numbers.
+    pub tally: Tally,
     /// Whether the loops turn.
     pub pulses: Pulses,
     /// The wish to end.
@@ -115,6 +120,8 @@ pub struct Shared {
     pub doubted: Mutex<Option<Epoch>>,
     /// The life before this one, as long as the database does not know that it ended.
     pub former: Mutex<Option<Incarnation>>,
+    /// The heartbeat has ended by itself.
+    pub heartbeat_over: AtomicBool,
     /// What systemd is told.
     pub unit: Unit,
     /// An epoch is being raised.
@@ -161,10 +168,12 @@ impl Shared {
         mode(wanted, self.running.count(|_| true) + self.running.unreported_count(), ready)
     }
 
-    /// How soon a loop that waits for an instant looks whether its life has ended meanwhile (250 ms for the
-    /// balanced profile): a small part of K, within which the end of a life has to be dealt with.
+    /// The longest wait of a loop that waits for an instant (1 s for the balanced profile). It wakes at that
+    /// instant, and at once when the phase or what operators want changes, because those nudge. So this is
+    /// only for what gives no sign: a wait does not count the time in which the host was suspended, the lease
+    /// does. Half of K: on waking what is over is dealt with in the half that is left, as the guard does.
     pub fn look_again(&self) -> Duration {
-        self.options.timing.kill_budget() / 8
+        self.options.timing.kill_budget() / 2
     }
 
     /// Whether the tasks that were claimed ahead for handlers run low.

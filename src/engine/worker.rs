@@ -50,7 +50,8 @@ fn report(shared: &Shared, held: Held, ended: Ended) {
         shared.wake_dispatcher();
     }
     // The finisher ends after the last report, so there is a receiver.
-    let _ = shared.reports.0.send(Report { entry, ended });
+    let ran = entry.began_at.map(|began_at| shared.clock.lease_now().since(began_at));
+    let _ = shared.reports.0.send(Report { entry, ended, ran });
     crate::turns::changed();
 }
 
@@ -84,7 +85,7 @@ fn detail(ended: &Ended) -> String {
 }
 
 fn command(shared: &Arc<Shared>, held: &Held, spec: &CommandSpec, control: &Arc<AttemptControl>) -> Ended {
-    let Some(entry) = shared.running.begin(held, control) else {
+    let Some(entry) = shared.running.begin(held, control, shared.clock.lease_now()) else {
         return Ended::not_started(AttemptResult::HandedBack, "taken away before it started");
     };
     let Some(kind) = shared.options.kinds.get(&entry.task.kind) else {
@@ -140,7 +141,8 @@ fn handle(shared: &Arc<Shared>, held: &Held, control: &Arc<AttemptControl>) -> E
     if drains {
         return back("the engine takes nothing new");
     }
-    let Some(entry) = shared.running.begin(held, control) else { return back("taken away before it started") };
+    let now = shared.clock.lease_now();
+    let Some(entry) = shared.running.begin(held, control, now) else { return back("taken away before it started") };
     if shared.live() != Some(entry.incarnation) {
         // Without a lease nothing new starts; the next registration hands it back.
         let now = shared.clock.lease_now();

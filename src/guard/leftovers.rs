@@ -25,6 +25,7 @@ use super::cgroup::Cgroup;
 use super::kill::{Root, kill_below, own_pid};
 use super::{envfd, tree};
 use crate::clock::{Clock, SystemClock};
+use crate::config::place;
 
 /// The variable that tells the engine its descriptor of the lock.
 pub const LOCK_FD_ENV: &str = "REKINDLE_LOCK_FD";
@@ -66,7 +67,9 @@ pub enum StateDirError {
         left: String,
     },
     /// The id is not one.
-    #[error("file {path} holds no state id; remove it only if no engine ran here since the last boot")]
+    #[error(
+        "file {path} holds no state id; remove it only if no engine ran here since the last boot (what one left would not be found)"
+    )]
     BadId {
         /// The file.
         path: String,
@@ -85,14 +88,13 @@ pub enum StateDirError {
 }
 
 impl StateDirError {
-    /// What the program exits with: refused, no permission, try again, or failed (`ux.md` 4.9).
+    /// What the program exits with: refused, try again, wrong configuration, no permission, or failed.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Locked { .. } => 3,
             Self::Leftovers { .. } => 75,
-            Self::BadId { .. } => 1,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
-            Self::Io { .. } => 1,
+            Self::BadId { .. } => 78,
+            Self::Io { source, .. } => place::exit_code(source.kind()),
         }
     }
 }
@@ -227,22 +229,37 @@ fn kill_unguarded(lock: &mut File) -> bool {
 fn read_or_make_id(dir: &Path, lock: &File) -> Result<String, StateDirError> {
     let path = dir.join("id");
     let inode = lock.metadata().map_err(failed("read", &path))?.ino();
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let bad = || StateDirError::BadId { path: path.display().to_string() };
-            let (id, of_inode) = text.trim().split_once(' ').ok_or_else(bad)?;
-            if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err(bad());
-            }
-            if of_inode.parse::<u64>().map_err(|_| bad())? == inode {
-                return Ok(id.to_owned());
+    match read_id(&path) {
+        Ok(Some((id, of_inode))) => {
+            if of_inode == inode {
+                return Ok(id);
             }
             log::warn!("state directory {} is a copy of another one: it gets an id of its own", dir.display());
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(failed("read", &path)(e)),
+        Ok(None) => {}
+        Err(error) => return Err(error),
     }
     make_id(dir, inode).map_err(failed("write", &path))
+}
+
+/// The id and the lock's inode that it was made for; nothing where there is no file.
+fn read_id(path: &Path) -> Result<Option<(String, u64)>, StateDirError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("read", path)(e)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let found = text.trim().split_once(' ').and_then(|(id, inode)| Some((id, inode.parse::<u64>().ok()?)));
+    match found.filter(|(id, _)| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())) {
+        Some((id, inode)) => Ok(Some((id.to_owned(), inode))),
+        None => Err(StateDirError::BadId { path: path.display().to_string() }),
+    }
+}
+
+/// Whether a start would refuse the id in this directory, for who looks without starting anything.
+pub fn check_id(dir: &Path) -> Result<(), StateDirError> {
+    read_id(&dir.join("id")).map(|_| ())
 }
 
 /// Written aside and renamed, with both flushed: half an id, or one that a crash takes back, would

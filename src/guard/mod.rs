@@ -102,7 +102,7 @@ mod tests;
 pub(crate) use heard::Heard;
 pub use kill::{KillReport, Root, kill_below, kill_strays, kill_tree};
 pub use leftovers::{
-    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, inherited_state_dir, kill_marked, take_state_dir,
+    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, check_id, inherited_state_dir, kill_marked, take_state_dir,
 };
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use link::Notice;

@@ -13,7 +13,7 @@ use super::snapshot::{Capped, ClusterSnapshot, DbView, StuckGroup};
 use super::thresholds::{Settings, Thresholds};
 use super::trouble::{db_error_result, timeout_result};
 use super::view::{Surroundings, clock_skew, snapshot};
-use super::words::fine_span;
+use super::words::{fine_span, place_flags, shell_word, with_flags};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckConfig, Host, LoadOptions, Loaded, Override, load};
 use crate::protocol::ids::KindName;
@@ -120,6 +120,16 @@ fn settings(section: &str, check: &CheckConfig) -> Result<Settings, String> {
 
 /// Checks as the arguments say. Ends within their timeout.
 pub fn check(args: &Args) -> CheckResult {
+    let result = examine(args);
+    let options = options(args, Host::here());
+    let config = options.config.map(|path| format!("-c {}", shell_word(&path.display().to_string())));
+    let flag = |flag: &str| options.overrides.iter().find(|one| one.flag == flag).map(|one| one.value.as_str());
+    let file = flag("--database-url-file").map(|path| format!("--database-url-file {}", shell_word(path)));
+    let flags = place_flags(config, flag("--database-url"), file);
+    CheckResult { next: result.next.map(|next| with_flags(&next, &flags)), ..result }
+}
+
+fn examine(args: &Args) -> CheckResult {
     let began = SystemClock.lease_now();
     let unusable = |text: String| {
         CheckResult::new(args.mode, Status::Unknown, format!("configuration: {text}")).next("rekindle config check")

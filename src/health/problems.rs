@@ -65,21 +65,22 @@ fn idle_problem(snapshot: &ClusterSnapshot, engines: &[&EngineView]) -> Option<P
     let ready = snapshot.tasks.ready;
     let died = |engine: &&EngineView| matches!(engine.state, EngineState::Fenced | EngineState::Late);
     let is_any_fenced = engines.iter().any(died);
-    let text = if engines.iter().any(|engine| takes_tasks(engine)) {
+    let (severity, text) = if engines.iter().any(|engine| takes_tasks(engine)) {
         return None;
     } else if !ready.is_zero() {
-        format!("no engine is active for {}", capped(ready, "ready task"))
+        (Status::Critical, format!("no engine is active for {}", capped(ready, "ready task")))
     } else if engines.iter().any(|engine| engine.is_alive) {
         return None;
     } else if snapshot.tasks.has_work() {
-        "no engine is alive while tasks are unfinished".to_owned()
+        (Status::Critical, "no engine is alive while tasks are unfinished".to_owned())
     } else if is_any_fenced {
-        "no engine is alive".to_owned()
+        (Status::Critical, "no engine is alive".to_owned())
     } else {
-        // Nobody was ever here, or all said goodbye and left nothing to do.
-        return None;
+        // Nobody was ever here, or all said goodbye and left nothing to do. That may be meant, so nobody is
+        // called at night; but it is not fine, for what is added now would wait.
+        (Status::Warning, "no engine is alive: a task that is added now would not run".to_owned())
     };
-    Some(Problem::new(Status::Critical, text, "rekindle engine list"))
+    Some(Problem::new(severity, text, "rekindle engine list"))
 }
 
 fn engine_problems(snapshot: &ClusterSnapshot, engines: &[&EngineView], limits: &ProblemLimits) -> Vec<Problem> {
@@ -285,7 +286,12 @@ mod tests {
         s.engines = Vec::new();
         assert_eq!(lines(&s), ["CRITICAL no engine is alive while tasks are unfinished -> rekindle engine list"]);
         s.tasks = crate::health::snapshot::TaskCounts::default();
-        assert!(lines(&s).is_empty(), "a new cluster is fine");
+        let nobody = ["WARNING no engine is alive: a task that is added now would not run -> rekindle engine list"];
+        assert_eq!(lines(&s), nobody, "a new cluster");
+        s.engines = vec![engine("app1")];
+        s.engines[0].state = EngineState::Stopped;
+        s.engines[0].is_alive = false;
+        assert_eq!(lines(&s), nobody, "all have stopped");
         s.engines = vec![engine("app1").fenced(5)];
         assert_eq!(lines(&s)[0], "CRITICAL no engine is alive -> rekindle engine list");
     }

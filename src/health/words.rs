@@ -6,6 +6,7 @@ use chrono::{DateTime, FixedOffset, Utc};
 
 use super::range::plain;
 use super::snapshot::Capped;
+use crate::config::DatabaseUrl;
 use crate::protocol::time::Timestamp;
 
 /// A span as people read it: `0.4s`, `42s`, `4m10s`, `11m`, `3h02m`, `2d4h`.
@@ -80,6 +81,39 @@ pub fn cut(text: &str, limit: usize) -> String {
     format!("{}...", text[..end].trim_end())
 }
 
+/// Verbs of `rekindle` that ask a database or a configuration; `explain` and `version` ask neither.
+const PLACED: [&str; 7] = ["status", "engine", "task", "resource", "db", "config", "doctor"];
+
+/// A text in whose commands stand the flags that said where to look: pasted without them, a command would
+/// look at another database.
+pub fn with_flags(text: &str, flags: &str) -> String {
+    const PROGRAM: &str = "rekindle ";
+    if flags.is_empty() {
+        return text.to_owned();
+    }
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(PROGRAM) {
+        let (before, after) = rest.split_at(at + PROGRAM.len());
+        let verb = after.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
+        out.push_str(before);
+        if PLACED.contains(&verb) {
+            out.push_str(flags);
+            out.push(' ');
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+/// The flags to repeat. A URL with a password is not repeated: it would end in logs and histories.
+pub fn place_flags(config: Option<String>, url: Option<&str>, url_file: Option<String>) -> String {
+    let url = url.map(|url| match DatabaseUrl::parse(url) {
+        Ok(parsed) if !parsed.has_password() => format!("--database-url {}", shell_word(url)),
+        _ => "--database-url URL".to_owned(),
+    });
+    config.into_iter().chain(url).chain(url_file).collect::<Vec<_>>().join(" ")
+}
+
 /// A name as one word of a shell, so that a `next:` line can be pasted whatever someone called a thing.
 pub fn shell_word(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+@/:".contains(c);
@@ -112,6 +146,25 @@ pub fn without_passwords(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn commands_repeat_where_to_look() {
+        let flags = place_flags(Some("-c a.toml".into()), None, Some("--database-url-file /x".into()));
+        assert_eq!(flags, "-c a.toml --database-url-file /x");
+        for (text, want) in [
+            ("rekindle engine list", "rekindle -c a engine list"),
+            ("mend it, then: rekindle config check", "mend it, then: rekindle -c a config check"),
+            ("sudo -u rekindle rekindle doctor", "sudo -u rekindle rekindle -c a doctor"),
+            ("rekindle db status; rekindle db migrate", "rekindle -c a db status; rekindle -c a db migrate"),
+            ("rekindle explain E301", "rekindle explain E301"),
+            ("add --yes", "add --yes"),
+        ] {
+            assert_eq!(with_flags(text, "-c a"), want);
+            assert_eq!(with_flags(text, ""), text);
+        }
+        assert_eq!(place_flags(None, Some("postgres://u@h/d"), None), "--database-url postgres://u@h/d");
+        assert_eq!(place_flags(None, Some("postgres://u:geheim@h/d"), None), "--database-url URL");
+    }
 
     #[test]
     fn spans_read_as_in_the_samples() {

@@ -185,6 +185,12 @@ pub enum NameError {
         /// Its offset.
         at: usize,
     },
+    /// Blanks that nobody sees: `a` and `a ` would be two.
+    #[error("a {what} must not begin or end with a blank, nor be nothing else")]
+    Blank {
+        /// What was named.
+        what: &'static str,
+    },
     /// A character that the kind of name does not allow.
     #[error("a {what} may hold only {allowed} (found {found:?})")]
     Character {
@@ -266,6 +272,10 @@ fn plain(what: &'static str, text: &str) -> Result<(), NameError> {
     }
 }
 
+fn unpadded(what: &'static str, text: &str) -> Result<(), NameError> {
+    if text.trim().len() == text.len() { Ok(()) } else { Err(NameError::Blank { what }) }
+}
+
 name_type!(
     /// The name people give an engine; what operators want belongs to it, not to one life.
     EngineName, "engine name", 128, |text| plain("engine name", text)
@@ -275,8 +285,9 @@ name_type!(
     KindName, "kind", 128, |text| plain("kind", text)
 );
 name_type!(
-    /// A thing that at most one task at a time may work on. Any text without control characters.
-    ResourceName, "resource name", 255, |_| Ok(())
+    /// A thing that at most one task at a time may work on. Any text without control characters, and
+    /// without blanks at its ends.
+    ResourceName, "resource name", 255, |text| unpadded("resource name", text)
 );
 
 #[cfg(test)]
@@ -307,6 +318,9 @@ mod tests {
         assert!(matches!(ResourceName::new("a\nb"), Err(NameError::Control { at: 1, .. })));
         assert!(matches!(ResourceName::new(""), Err(NameError::Empty { .. })));
         assert!(ResourceName::new("kunde Müller / 7").is_ok());
+        for text in [" ", " a", "a ", "\u{a0}a"] {
+            assert!(matches!(ResourceName::new(text), Err(NameError::Blank { .. })), "{text:?}");
+        }
         assert!(ResourceName::new("x".repeat(255)).is_ok());
         assert!(matches!(ResourceName::new("x".repeat(256)), Err(NameError::TooLong { len: 256, .. })));
         assert!(matches!(KindName::new("a b"), Err(NameError::Character { found: ' ', .. })));

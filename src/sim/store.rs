@@ -316,6 +316,9 @@ impl Store for SimStore {
     fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)> {
         self.inner.tasks(filter)
     }
+    fn select(&self, filter: &TaskFilter) -> StoreResult<Vec<Selected>> {
+        self.inner.select(filter)
+    }
     fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>> {
         self.inner.task_states(tasks)
     }

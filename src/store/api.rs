@@ -1,6 +1,7 @@
 //! The trait that every backend implements.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
@@ -96,6 +97,8 @@ pub trait Store: Send + Sync {
     fn task(&self, task: TaskId) -> StoreResult<Option<(TaskRow, Vec<u8>)>>;
     /// Tasks for people, newest first.
     fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)>;
+    /// Which tasks fit, newest first, without reading more of them than is needed to act on them.
+    fn select(&self, filter: &TaskFilter) -> StoreResult<Vec<Selected>>;
     /// States of many tasks at once, for waiting. Unknown numbers are left out.
     fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>>;
     /// All attempts that are kept, in order.
@@ -153,6 +156,12 @@ pub trait Store: Send + Sync {
 pub trait Watcher: Send {
     /// Whether something changed since the last call. Does not block and sends no statement.
     fn has_changed(&mut self) -> StoreResult<bool>;
+
+    /// Readable when it is worth asking; `None`: nobody tells, so the caller asks again and again. It may fail
+    /// to tell, so the caller asks now and then in any case.
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// See [`Store::read_finish`].

@@ -13,6 +13,10 @@ pub trait Backend: Opener {
     fn schema_status(&self, connection: &mut Self::Connection) -> StoreResult<SchemaStatus>;
     /// What the server is.
     fn server_info(&self, connection: &mut Self::Connection, place: String) -> StoreResult<ServerInfo>;
+    /// Whether a watcher on this connection would be told of changes.
+    fn hears(&self, _: &Self::Connection) -> bool {
+        true
+    }
     /// Turns a connection of its own into a watcher.
     fn watcher(&self, connection: Self::Connection) -> StoreResult<Box<dyn Watcher>>;
     /// Tells other processes that there is new work.
@@ -38,7 +42,8 @@ pub fn seed_meta(db: &mut dyn Db, cluster_id: &str) -> StoreResult<()> {
     let id = s.text(cluster_id);
     let sql = s.sql(format!(
         "INSERT INTO meta (one, cluster_id, protocol, epoch, raised_epoch, settled_epoch, identity) \
-         VALUES (1, {id}, 1, 1, 1, 1, {identity}) ON CONFLICT DO NOTHING"
+         VALUES (1, {id}, 1, 1, 1, 1, {identity}) {}",
+        db.dialect().or_nothing("meta", "one")
     ));
     db.execute("make the meta row", &sql).map(|_| ())
 }

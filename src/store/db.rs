@@ -54,7 +54,7 @@ impl dyn Db + '_ {
 
 /// A statement inside a transaction that never reached COMMIT was not applied, whatever became of the
 /// connection: the server rolls back when it notices.
-fn before_commit(error: StoreError) -> StoreError {
+pub(super) fn before_commit(error: StoreError) -> StoreError {
     match error {
         StoreError::Unknown { step, source } => StoreError::Unreachable { place: step.to_owned(), source },
         other => other,

@@ -35,6 +35,15 @@ pub enum StoreError {
     /// The schema is not the one this program needs.
     #[error("the schema of the database is {0}")]
     Schema(SchemaProblem),
+    /// The server knows the place but does not let this user in: password, role, `pg_hba.conf`.
+    #[error("the database at {place} does not let us in")]
+    Denied {
+        /// Where, without password.
+        place: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
     /// No permission, or the database takes no writes.
     #[error("the database refuses to write ({step})")]
     ReadOnly {

@@ -12,6 +12,7 @@ mod audit;
 mod claims;
 mod ends;
 mod engines;
+mod forget;
 mod people;
 mod state;
 mod takeover;
@@ -114,8 +115,8 @@ impl Store for MemoryStore {
     fn meta(&self) -> StoreResult<Meta> {
         Ok(self.read(State::meta))
     }
-    fn raise_epoch(&self, from: Epoch, at_least: Epoch, _: &str) -> StoreResult<bool> {
-        Ok(self.write(|s, _| s.raise_epoch(from, at_least)))
+    fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
+        Ok(self.write(|s, _| s.raise_epoch(from, at_least, reason)))
     }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
         Ok(self.write(|s, _| s.settle_epoch(epoch)))
@@ -194,7 +195,11 @@ impl Store for MemoryStore {
         Ok(self.read(|s, _| s.task_row(task)))
     }
     fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)> {
-        Ok(self.read(|s, now| (now, s.task_rows(filter))))
+        Ok(self.read(|s, now| (now, s.task_rows(filter, now))))
+    }
+    fn select(&self, filter: &TaskFilter) -> StoreResult<Vec<Selected>> {
+        let rows = self.read(|s, now| s.task_rows(filter, now));
+        Ok(rows.into_iter().map(|row| Selected { id: row.id, kind: row.kind, state: row.state }).collect())
     }
     fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>> {
         Ok(self.read(|s, _| s.task_states(tasks)))
@@ -217,17 +222,19 @@ impl Store for MemoryStore {
 
     fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
         self.write(|s, now| {
+            s.must_be_new(change)?;
             let ids = s.add(new, &change.by, now)?;
             s.record(change, (!ids.is_empty()).then(|| Affected::tasks(ids.clone())), now);
             Ok(ids)
         })
     }
     fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
-        Ok(self.write(|s, now| {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
             let had = s.set_wanted(wish, now);
             s.record(change, had.map(|had| wish.affected(had)), now);
-            had
-        }))
+            Ok(had)
+        })
     }
     fn forget_engines_as(
         &self,
@@ -235,25 +242,30 @@ impl Store for MemoryStore {
         names: &[EngineName],
         change: &Change,
     ) -> StoreResult<Vec<EngineRow>> {
-        Ok(self.write(|s, now| {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
             let gone = s.forget_engines(older_than, names, false, now);
             s.record(change, Affected::forgotten(&gone), now);
-            gone
-        }))
+            Ok(gone)
+        })
     }
-    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, _: &str, change: &Change) -> StoreResult<bool> {
-        Ok(self.write(|s, now| {
-            let is_raised = s.raise_epoch(from, at_least);
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
+        self.write(|s, now| {
+            s.must_be_new(change)?;
+            let is_raised = s.raise_epoch(from, at_least, reason);
             s.record(change, is_raised.then(|| Affected::epoch(from, at_least)), now);
-            is_raised
-        }))
+            Ok(is_raised)
+        })
     }
     fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
         self.write(|s, now| s.task_verbs(tasks, verb, change, now))
     }
     fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
-        self.write(|s, now| s.record(change, Some(affected.clone()), now));
-        Ok(())
+        self.write(|s, now| {
+            s.must_be_new(change)?;
+            s.record(change, Some(affected.clone()), now);
+            Ok(())
+        })
     }
     fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
         Ok(self.read(|s, now| (now, s.history(filter, now))))

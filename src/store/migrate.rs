@@ -14,6 +14,10 @@ pub const SQLITE: EmbeddedMigrations = diesel_migrations::embed_migrations!("mig
 /// For PostgreSQL.
 pub const POSTGRES: EmbeddedMigrations = diesel_migrations::embed_migrations!("migrations/postgres");
 
+#[cfg(feature = "mysql")]
+/// For MariaDB and MySQL.
+pub const MYSQL: EmbeddedMigrations = diesel_migrations::embed_migrations!("migrations/mysql");
+
 fn broken(step: &'static str) -> impl Fn(Box<dyn std::error::Error + Send + Sync>) -> StoreError {
     move |error| StoreError::Broken { step, source: Cause(error.to_string()) }
 }

@@ -47,7 +47,8 @@
 //! first. Everything that raises a token also asks whether the database is the recorded one, in the same
 //! statement, and rolls back where it is not
 //! (`nothing_that_raises_a_token_is_written_to_a_database_that_moved`). Every text is bound: prepared
-//! statements are kept by their text, so a text must not vary with its values.
+//! statements are kept by their text, so a text must not vary with its values. Lists on MariaDB do, and such
+//! statements are not kept (`sql.rs`).
 //!
 //! # Unknown outcomes
 //!
@@ -87,13 +88,17 @@ pub mod api;
 pub mod audit;
 pub mod backend;
 pub mod db;
+pub mod dialect;
 pub mod error;
 pub mod memory;
 pub mod migrate;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod open;
 pub mod patience;
 pub mod places;
 pub mod pool;
+pub mod pooler;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod queries;

@@ -25,6 +25,33 @@ pub fn open(places: Vec<Settings>, beats: Vec<Settings>, connections: u32) -> St
         Backend::Postgres => {
             Ok(Arc::new(super::sql_store::SqlStore::new(super::postgres::PostgresOpener, places, beats, connections)))
         }
-        other => Err(StoreError::Refused(format!("this program was built without support for {other}"))),
+        #[cfg(feature = "mysql")]
+        Backend::Mysql => {
+            Ok(Arc::new(super::sql_store::SqlStore::new(super::mysql::MysqlOpener, places, beats, connections)))
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+        other => Err(StoreError::Refused(
+            other.missing().unwrap_or_else(|| format!("this program was built without support for {other}")),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseUrl;
+
+    /// `config check` promises what this function keeps.
+    #[test]
+    fn what_is_built_in_can_be_opened_and_nothing_else() {
+        for url in ["sqlite:/no/such/file", "postgres://h/d", "mysql://h/d"] {
+            let url = DatabaseUrl::parse(url).unwrap();
+            let (backend, place) = (url.backend(), Settings::new(url));
+            let opened = open(vec![place.clone()], vec![place], 1);
+            assert_eq!(opened.is_ok(), Backend::BUILT_IN.contains(&backend), "{backend}");
+            if let Some(error) = opened.err() {
+                assert!(error.to_string().contains("built without support for"), "{error}");
+            }
+        }
     }
 }

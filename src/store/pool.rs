@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::api::StoreResult;
 use super::db::Db;
 use super::error::{Cause, StoreError};
+use super::pooler::Pooler;
 use crate::config::DatabaseUrl;
 
 /// How to open a connection.
@@ -32,6 +33,10 @@ pub struct Settings {
     pub create: bool,
     /// Page cache of one SQLite connection.
     pub cache_kib: u32,
+    /// Whether a pooler was found there.
+    pub pooler: Pooler,
+    /// Other places are named too: one that takes no writes is passed over for them.
+    pub has_others: bool,
 }
 
 impl Settings {
@@ -45,6 +50,8 @@ impl Settings {
             application: "rekindle".into(),
             create: false,
             cache_kib: 2_000,
+            pooler: Pooler::default(),
+            has_others: false,
         }
     }
 
@@ -86,7 +93,9 @@ impl<O: Opener> Clone for Manager<O> {
 
 impl<O: Opener> Manager<O> {
     /// For these places (at least one).
-    pub fn new(opener: O, places: Vec<Settings>) -> Self {
+    pub fn new(opener: O, mut places: Vec<Settings>) -> Self {
+        let has_others = places.len() > 1;
+        places.iter_mut().for_each(|place| place.has_others = has_others);
         Self { opener, places: Arc::new(places), spare: Arc::default() }
     }
 
@@ -97,12 +106,17 @@ impl<O: Opener> Manager<O> {
 
     /// Connects to the first place that lets us in.
     pub fn open(&self) -> StoreResult<O::Connection> {
-        let mut last = None;
+        let (mut last, mut read_only) = (None, None);
         for settings in self.places.iter() {
             match self.opener.open(settings) {
                 Ok(connection) => return Ok(connection),
+                Err(StoreError::ReadOnly { .. }) if settings.has_others => read_only = Some(settings),
                 Err(error) => last = Some(error),
             }
+        }
+        if let Some(settings) = read_only {
+            // None takes writes; this one can at least be read.
+            return self.opener.open(&Settings { has_others: false, ..settings.clone() });
         }
         Err(last.unwrap_or_else(|| StoreError::Refused("no database URL is configured".into())))
     }

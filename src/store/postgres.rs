@@ -8,34 +8,38 @@
 //!   is not recognised inside a retryable step counts as "refused" and is loud.
 //! * A frozen server hangs a call for ever whatever the timeouts say: callers abandon the thread.
 //!   `connect_timeout`, keepalives and `tcp_user_timeout` end what a dead network left.
+//! * A pooler may sit between, which gives each transaction another session (`pooler.rs`).
 //! * Statements are planned for their values (`force_custom_plan`): generic plans from the statistics of
 //!   an empty table made batched claims vary by a factor of three.
 
-use diesel::connection::SimpleConnection;
+mod backend;
+
+use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::deserialize::{self, FromSql, QueryableByName};
 use diesel::pg::{Pg, PgConnection, PgValue};
 use diesel::query_builder::AstPass;
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::row::{Field, NamedRow};
 use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text};
-use diesel::{Connection, RunQueryDsl};
+use diesel::{Connection, ConnectionError, RunQueryDsl};
 
-use super::api::{StoreResult, Watcher};
-use super::backend::{Backend, applied, seed_meta};
+use super::api::StoreResult;
 use super::db::Db;
 use super::error::{Cause, StoreError};
-use super::migrate;
 use super::pool::{Opener, Settings};
-use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
-use super::types::{SchemaStatus, ServerInfo};
+use super::pooler;
+use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
 
 static DIALECT: Dialect = Dialect {
     now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
     greatest: "GREATEST",
     skip_locked: "FOR UPDATE SKIP LOCKED",
     for_update: "FOR UPDATE",
-    has_arrays: true,
+    lists: Lists::Arrays,
     has_writing_cte: true,
+    has_returning: true,
+    has_on_conflict: true,
+    cross_join: "CROSS JOIN",
 };
 
 /// Cheap enough for every claim, and evaluated by the server in the same statement.
@@ -90,31 +94,81 @@ pub struct Postgres {
     place: String,
     in_transaction: bool,
     broken: bool,
+    /// How a transaction begins where a pooler sits between.
+    pooled: Option<String>,
 }
 
 impl Postgres {
     /// Connects and sets the session up.
     pub fn open(settings: &Settings) -> StoreResult<Self> {
-        let place = settings.place();
-        let unreachable =
-            |text: String| StoreError::Unreachable { place: place.clone(), source: Cause(settings.redact(&text)) };
-        let mut connection =
-            PgConnection::establish(&conninfo(settings)).map_err(|e| sort_connect(settings, e.to_string()))?;
-        let statement = settings.statement_timeout.as_millis();
-        let idle = settings.idle_timeout.as_millis();
-        connection
-            .batch_execute(&format!(
-                "SET statement_timeout = {statement}; SET lock_timeout = {statement}; \
-                 SET idle_in_transaction_session_timeout = {idle}; SET plan_cache_mode = force_custom_plan; \
-                 SET client_min_messages = warning; SET synchronous_commit = on"
-            ))
-            .map_err(|e| unreachable(e.to_string()))?;
-        Ok(Self { connection, place: settings.place(), in_transaction: false, broken: false })
+        if !settings.pooler.is_known() {
+            match Self::open_directly(settings) {
+                Ok(Some(direct)) => return Ok(direct),
+                Ok(None) => settings.pooler.learn(),
+                Err(error) => return Err(error),
+            }
+        }
+        let connect = |e: ConnectionError| sort_connect(settings, e.to_string());
+        let mut connection = PgConnection::establish(&conninfo(settings)).map_err(connect)?;
+        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        Ok(Self::new(connection, settings, Some(pooler::begin(settings))))
+    }
+
+    /// `None`: the session is not our own.
+    fn open_directly(settings: &Settings) -> StoreResult<Option<Self>> {
+        let mut connection = match PgConnection::establish(&pooler::marked(&conninfo(settings))) {
+            Ok(connection) => connection,
+            Err(error) if pooler::refuses_mark(&error.to_string()) => return Ok(None),
+            Err(error) => return Err(sort_connect(settings, error.to_string())),
+        };
+        let (statement, idle) = (settings.statement_timeout.as_millis(), settings.idle_timeout.as_millis());
+        let set_up = connection.batch_execute(&format!(
+            "{}; SET statement_timeout = {statement}; SET lock_timeout = {statement}; \
+             SET idle_in_transaction_session_timeout = {idle}; SET plan_cache_mode = force_custom_plan; \
+             SET client_min_messages = warning; SET synchronous_commit = on",
+            pooler::show_mark()
+        ));
+        match set_up {
+            Ok(()) => Ok(Some(Self::new(connection, settings, None))),
+            Err(error) if pooler::misses_mark(&error.to_string()) => Ok(None),
+            Err(error) => {
+                let source = Cause(settings.redact(&error.to_string()));
+                Err(StoreError::Unreachable { place: settings.place(), source })
+            }
+        }
+    }
+
+    fn new(connection: PgConnection, settings: &Settings, pooled: Option<String>) -> Self {
+        Self { connection, place: settings.place(), in_transaction: false, broken: false, pooled }
     }
 
     /// Whether it must not be used again.
     pub fn is_broken(&self) -> bool {
         self.broken || self.in_transaction
+    }
+
+    /// Runs one statement; behind a pooler as a transaction of its own.
+    fn run<T>(&mut self, step: &'static str, body: impl FnOnce(&mut PgConnection) -> QueryResult<T>) -> StoreResult<T> {
+        if self.in_transaction || self.pooled.is_none() {
+            return body(&mut self.connection).map_err(|e| self.sort(step, e));
+        }
+        // Before COMMIT nothing was applied, whatever became of the connection.
+        let place = self.place.clone();
+        let unapplied = |error| match error {
+            StoreError::Unknown { source, .. } => StoreError::Unreachable { place, source },
+            other => other,
+        };
+        if let Err(error) = self.begin(step) {
+            return Err(unapplied(error));
+        }
+        match body(&mut self.connection) {
+            Ok(value) => self.commit(step).map(|()| value),
+            Err(error) => {
+                let error = self.sort(step, error);
+                self.rollback();
+                Err(unapplied(error))
+            }
+        }
     }
 
     /// The connection itself, for migrations and wake-ups.
@@ -156,12 +210,31 @@ fn conninfo(settings: &Settings) -> String {
 
 fn sort_connect(settings: &Settings, text: String) -> StoreError {
     let source = Cause(settings.redact(&one_line(&text)));
-    let refused = ["password authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied"];
-    if refused.iter().any(|part| text.contains(part)) {
-        return StoreError::Refused(format!("the database at {} does not let us in: {source}", settings.place()));
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if text.contains("database \"") && text.contains("does not exist") {
+        return StoreError::Refused(format!("there is no such database at {}: {source}", settings.place()));
+    }
+    if has(&["startup parameter"]) {
+        return StoreError::Refused(format!(
+            "the pooler at {} does not pass the URL's options on: {source}",
+            settings.place()
+        ));
+    }
+    if has(&DENIED) {
+        return StoreError::Denied { place: settings.place(), source };
     }
     StoreError::Unreachable { place: settings.place(), source }
 }
+
+/// A login that was refused: no restart mends it, and waiting neither.
+const DENIED: [&str; 6] = [
+    "authentication failed",
+    "no password supplied",
+    "pg_hba.conf",
+    "role \"",
+    "permission denied",
+    "not permitted to log in",
+];
 
 /// The driver's advice comes in lines of its own; a log entry has one.
 fn one_line(text: &str) -> String {
@@ -212,15 +285,16 @@ impl Db for Postgres {
     }
 
     fn execute(&mut self, step: &'static str, sql: &Sql) -> StoreResult<usize> {
-        sql.clone().execute(&mut self.connection).map_err(|e| self.sort(step, e))
+        self.run(step, |connection| sql.clone().execute(connection))
     }
 
     fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>> {
-        sql.clone().load::<Row>(&mut self.connection).map_err(|e| self.sort(step, e))
+        self.run(step, |connection| sql.clone().load::<Row>(connection))
     }
 
     fn begin(&mut self, step: &'static str) -> StoreResult<()> {
-        self.connection.batch_execute("BEGIN").map_err(|e| self.sort(step, e))?;
+        let begin = self.pooled.as_deref().unwrap_or("BEGIN");
+        self.connection.batch_execute(begin).map_err(|e| self.sort(step, e))?;
         self.in_transaction = true;
         Ok(())
     }
@@ -250,97 +324,6 @@ impl Opener for PostgresOpener {
     }
     fn is_broken(&self, connection: &Postgres) -> bool {
         connection.is_broken()
-    }
-}
-
-/// Any number, the same for every version of this program: `rekindle` in ASCII.
-const MIGRATION_LOCK: i64 = 0x7265_6b69_6e64_6c65;
-
-const CHANNEL: &str = "rekindle_ready";
-
-impl Backend for PostgresOpener {
-    const ONE_WRITER: bool = false;
-
-    /// Under an advisory lock: without it seven of eight engines that start at once fail.
-    fn migrate(&self, db: &mut Postgres) -> StoreResult<Vec<String>> {
-        // Another engine's migration may take longer than a statement may.
-        let setup =
-            format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
-        db.connection.batch_execute(&setup).map_err(|e| db.sort("lock the schema", e))?;
-        let done = migrate::run::<Pg, _>(&mut db.connection, migrate::POSTGRES)
-            .and_then(|done| seed_meta(db, &format!("{:032x}", fastrand::u128(..))).map(|()| done));
-        let unlock = format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})");
-        // A connection that cannot unlock is not used again; the server unlocks when it goes.
-        db.connection.batch_execute(&unlock).map_err(|e| db.sort("unlock the schema", e))?;
-        db.broken = true;
-        done
-    }
-
-    fn schema_status(&self, db: &mut Postgres) -> StoreResult<SchemaStatus> {
-        let applied =
-            applied(db, "SELECT CASE WHEN to_regclass('__diesel_schema_migrations') IS NULL THEN 0 ELSE 1 END")?;
-        Ok(migrate::status(migrate::known::<Pg>(&migrate::POSTGRES)?, &applied))
-    }
-
-    fn server_info(&self, db: &mut Postgres, place: String) -> StoreResult<ServerInfo> {
-        let db: &mut dyn Db = db;
-        let sql = db.stmt().sql(format!(
-            "SELECT current_setting('server_version'), {IDENTITY}, current_setting('fsync'), current_setting('full_page_writes'), \
-             current_setting('transaction_read_only'), current_setting('synchronous_commit')"
-        ));
-        let mut row = db.first("read the server's settings", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
-        let (version, identity) = (row.text(), row.text());
-        let mut problems = Vec::new();
-        for (name, why) in
-            [("fsync", "a power cut can lose commits"), ("full_page_writes", "a power cut can tear pages")]
-        {
-            if row.text() == "off" {
-                problems.push(format!("{name} = off: {why}"));
-            }
-        }
-        Ok(ServerInfo {
-            product: format!("PostgreSQL {}", version.split(' ').next().unwrap_or_default()),
-            place,
-            identity,
-            durability_problems: problems,
-            read_only: row.text() == "on",
-        })
-    }
-
-    fn watcher(&self, mut db: Postgres) -> StoreResult<Box<dyn Watcher>> {
-        db.connection.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(|e| db.sort("listen", e))?;
-        Ok(Box::new(Listener { db }))
-    }
-
-    /// Its own statement after the commit it tells of: inside a busy transaction NOTIFY takes a lock that
-    /// all commits of the server share.
-    fn wake(&self, db: &mut Postgres) -> StoreResult<()> {
-        db.connection.batch_execute(&format!("NOTIFY {CHANNEL}")).map_err(|e| db.sort("notify", e))
-    }
-}
-
-struct Listener {
-    db: Postgres,
-}
-
-impl Watcher for Listener {
-    fn has_changed(&mut self) -> StoreResult<bool> {
-        let mut changed = false;
-        let mut failure = None;
-        for notification in self.db.connection.notifications_iter() {
-            match notification {
-                Ok(_) => changed = true,
-                Err(error) => {
-                    // A broken connection gives errors without end.
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
-        match failure {
-            Some(error) => Err(self.db.sort("listen", error)),
-            None => Ok(changed),
-        }
     }
 }
 

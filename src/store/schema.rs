@@ -17,6 +17,8 @@ diesel::table! {
         identity -> Text,
         raised_reason -> Nullable<Text>,
         orphan_scan_at -> BigInt,
+        forget_at -> BigInt,
+        forget_epoch -> BigInt,
     }
 }
 

@@ -12,6 +12,8 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
 use diesel::sql_types::Untyped;
 
+pub use super::dialect::{Dialect, Lists};
+
 /// A value that is bound to a statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Bind {
@@ -21,9 +23,9 @@ pub enum Bind {
     Text(Option<String>),
     /// Bytes.
     Bytes(Option<Vec<u8>>),
-    /// An array of integers (PostgreSQL only; elsewhere JSON in a `Text`).
+    /// An array of integers (see [`Lists`]).
     Ints(Vec<Option<i64>>),
-    /// An array of texts (PostgreSQL only; elsewhere JSON in a `Text`).
+    /// An array of texts (see [`Lists`]).
     Texts(Vec<Option<String>>),
 }
 
@@ -52,6 +54,11 @@ impl Row {
         Self { values: values.into_iter() }
     }
 
+    /// Of one integer.
+    pub fn of_int(value: i64) -> Self {
+        Self::new(vec![Value::Int(value)])
+    }
+
     fn next(&mut self) -> Value {
         self.values.next().unwrap_or(Value::Null)
     }
@@ -61,7 +68,8 @@ impl Row {
         match self.next() {
             Value::Int(n) => Some(n),
             Value::Text(t) => t.parse().ok(),
-            _ => None,
+            Value::Bytes(b) => std::str::from_utf8(&b).ok()?.parse().ok(),
+            Value::Null => None,
         }
     }
 
@@ -105,22 +113,9 @@ impl Row {
     }
 }
 
-/// The words in which the backends differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dialect {
-    /// The database's clock in microseconds.
-    pub now: &'static str,
-    /// Larger of two values.
-    pub greatest: &'static str,
-    /// Locks the rows of a `SELECT`, passing over those that others hold.
-    pub skip_locked: &'static str,
-    /// Locks the rows of a `SELECT`, waiting for those that others hold.
-    pub for_update: &'static str,
-    /// Whether lists are bound as arrays; elsewhere as JSON.
-    pub has_arrays: bool,
-    /// Whether `WITH x AS (DELETE … RETURNING …) INSERT …` exists.
-    pub has_writing_cte: bool,
-}
+/// Marks a statement whose text varies with its values, and which is therefore not kept prepared. As a
+/// comment in the text it also tells why a server's log is full of look-alikes.
+const VARIES: &str = "/* list */";
 
 /// Type of a column of a bound table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,39 +170,46 @@ impl Stmt {
         self.push(Bind::Bytes(Some(value)))
     }
 
-    /// `IN` a list of integers, in one bind whatever its length.
+    /// `IN` a list of integers.
     pub fn in_ints(&mut self, list: impl IntoIterator<Item = i64>) -> String {
         let list: Vec<i64> = list.into_iter().collect();
-        if self.dialect.has_arrays {
-            let at = self.push(Bind::Ints(list.into_iter().map(Some).collect()));
-            format!("= ANY({at})")
-        } else {
-            let at = self.push(Bind::Text(Some(json(&list))));
-            format!("IN (SELECT value FROM json_each({at}))")
+        match self.dialect.lists {
+            Lists::Arrays => {
+                let at = self.push(Bind::Ints(list.into_iter().map(Some).collect()));
+                format!("= ANY({at})")
+            }
+            Lists::Json => self.in_json(&list),
+            Lists::Words => in_words(list.iter().map(i64::to_string)),
         }
     }
 
-    /// `IN` a list of texts, in one bind whatever its length.
+    /// `IN` a list of texts.
     pub fn in_texts<'a>(&mut self, list: impl IntoIterator<Item = &'a str>) -> String {
         let list: Vec<&str> = list.into_iter().collect();
-        if self.dialect.has_arrays {
-            let at = self.push(Bind::Texts(list.into_iter().map(|t| Some(t.to_owned())).collect()));
-            format!("= ANY({at})")
-        } else {
-            let at = self.push(Bind::Text(Some(json(&list))));
-            format!("IN (SELECT value FROM json_each({at}))")
+        match self.dialect.lists {
+            Lists::Arrays => {
+                let at = self.push(Bind::Texts(list.into_iter().map(|t| Some(t.to_owned())).collect()));
+                format!("= ANY({at})")
+            }
+            Lists::Json => self.in_json(&list),
+            Lists::Words => in_words(list.into_iter().map(|text| self.text(text))),
         }
+    }
+
+    fn in_json<T: serde::Serialize>(&mut self, list: &[T]) -> String {
+        let at = self.push(Bind::Text(Some(json(&list))));
+        format!("IN (SELECT value FROM json_each({at}))")
     }
 
     /// `column` equal to the result of a `SELECT` of ids that is evaluated exactly once: with plain
     /// `IN` PostgreSQL may repeat a locking subquery and lock more rows than its LIMIT.
     pub fn one_of(&self, select: &str) -> String {
-        if self.dialect.has_arrays { format!("= ANY(ARRAY({select}))") } else { format!("IN ({select})") }
+        if self.dialect.lists == Lists::Arrays { format!("= ANY(ARRAY({select}))") } else { format!("IN ({select})") }
     }
 
     /// A bound table `name(columns)` to be used in FROM.
     pub fn table(&mut self, name: &str, columns: &[(&str, ColumnType)], rows: &[Vec<Bind>]) -> String {
-        if self.dialect.has_arrays {
+        if self.dialect.lists == Lists::Arrays {
             self.array_table(name, columns, rows)
         } else {
             self.json_table(name, columns, rows)
@@ -235,6 +237,13 @@ impl Stmt {
         };
         let data: Vec<Vec<serde_json::Value>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
         let at = self.push(Bind::Text(Some(json(&data))));
+        if self.dialect.lists == Lists::Words {
+            let word =
+                |kind: &ColumnType| if *kind == ColumnType::Int { "BIGINT" } else { "LONGTEXT CHARACTER SET utf8mb4" };
+            let columns: Vec<_> =
+                columns.iter().enumerate().map(|(i, (n, kind))| format!("{n} {} PATH '$[{i}]'", word(kind))).collect();
+            return format!("JSON_TABLE({at}, '$[*]' COLUMNS ({})) AS {name}", columns.join(", "));
+        }
         let picks: Vec<_> =
             columns.iter().enumerate().map(|(i, (n, _))| format!("json_extract(value, '$[{i}]') AS {n}")).collect();
         format!("(SELECT {} FROM json_each({at})) AS {name}", picks.join(", "))
@@ -244,6 +253,13 @@ impl Stmt {
     pub fn sql(self, text: impl Into<String>) -> Sql {
         Sql { text: text.into(), binds: self.binds }
     }
+}
+
+/// An empty list holds nothing, not even NULL.
+fn in_words(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    let list = if words.is_empty() { "NULL".to_owned() } else { words.join(", ") };
+    format!("IN ({list}) {VARIES}")
 }
 
 fn as_int(bind: &Bind) -> Option<i64> {
@@ -287,6 +303,9 @@ pub trait PushBind: Backend {
 
 impl<DB: PushBind> QueryFragment<DB> for Sql {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if self.text.contains(VARIES) {
+            out.unsafe_to_cache_prepared();
+        }
         for (text, bind) in pieces(&self.text) {
             out.push_sql(text);
             if let Some(n) = bind {
@@ -325,9 +344,13 @@ mod tests {
         greatest: "max",
         skip_locked: "",
         for_update: "",
-        has_arrays: false,
+        lists: Lists::Json,
         has_writing_cte: false,
+        has_returning: true,
+        has_on_conflict: true,
+        cross_join: "CROSS JOIN",
     };
+    static WORDS: Dialect = Dialect { lists: Lists::Words, has_returning: false, has_on_conflict: false, ..JSON };
 
     #[test]
     fn placeholders_are_found_and_json_paths_are_left_alone() {
@@ -342,5 +365,14 @@ mod tests {
         assert_eq!(s.in_texts(["a\"b"]), "IN (SELECT value FROM json_each($2))");
         let sql = s.sql("x");
         assert_eq!(sql.binds[1], Bind::Text(Some("[\"a\\\"b\"]".into())));
+    }
+
+    #[test]
+    fn lists_in_words_take_their_texts_as_binds_and_mark_the_statement() {
+        let mut s = Stmt::new(&WORDS);
+        assert_eq!(s.in_ints([1, -2]), "IN (1, -2) /* list */");
+        assert_eq!(s.in_ints([]), "IN (NULL) /* list */");
+        assert_eq!(s.in_texts(["a'b", "c"]), "IN ($1, $2) /* list */");
+        assert_eq!(s.sql("x").binds[0], Bind::Text(Some("a'b".into())));
     }
 }

@@ -29,6 +29,10 @@ use crate::protocol::time::Timestamp;
 /// A step that met a deadlock or a busy lock is repeated this often before the caller hears of it.
 const BUSY_TRIES: u32 = 4;
 
+/// Within this time it is repeated more often: on Galera engines on different nodes do not wait for each other's
+/// locks, and one of them hears of a deadlock at once, at COMMIT.
+const DEADLOCKS: (u32, Duration) = (16, Duration::from_secs(1));
+
 /// How long other writers of one process wait for a beat of the same process.
 const BEAT_FIRST: Duration = Duration::from_millis(200);
 
@@ -90,15 +94,18 @@ impl<B: Backend> SqlStore<B> {
     }
 
     fn run<T>(&self, mut body: impl FnMut(&mut dyn Db) -> StoreResult<T>) -> StoreResult<T> {
+        use crate::clock::{Clock as _, SystemClock};
+        let began = SystemClock.lease_now();
+        let again =
+            |round| round < BUSY_TRIES || round < DEADLOCKS.0 && SystemClock.lease_now().since(began) < DEADLOCKS.1;
         for round in 1.. {
             self.let_beat_through();
             let mut connection = self.connection()?;
             match body(&mut *connection) {
-                Err(StoreError::Busy { step, source }) if round < BUSY_TRIES => {
+                Err(StoreError::Busy { step, source }) if again(round) => {
                     log::debug!("{step} met a busy lock ({source}), try {round}");
                     drop(connection);
-                    use crate::clock::Clock as _;
-                    crate::clock::SystemClock.pause(Duration::from_millis(fastrand::u64(2..=20) * u64::from(round)));
+                    SystemClock.pause(Duration::from_millis(fastrand::u64(2..=20) * u64::from(round.min(BUSY_TRIES))));
                 }
                 other => return other,
             }
@@ -224,6 +231,9 @@ impl<B: Backend> Store for SqlStore<B> {
     fn tasks(&self, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)> {
         self.run(|db| people::tasks(db, filter))
     }
+    fn select(&self, filter: &TaskFilter) -> StoreResult<Vec<Selected>> {
+        self.run(|db| people::select(db, filter))
+    }
     fn task_states(&self, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId, TaskState4Wait)>> {
         self.run(|db| people::task_states(db, tasks))
     }
@@ -245,7 +255,7 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn add_as(&self, new: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "add tasks", change, |db| {
                 let ids = tasks::add(db, new, &change.by)?;
                 let affected = (!ids.is_empty()).then(|| Affected::tasks(ids.clone()));
                 Ok((ids, affected))
@@ -254,7 +264,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "set what is wanted", change, |db| {
                 let had = engines::set_wanted(db, wish)?;
                 Ok((had, had.map(|had| wish.affected(had))))
             })
@@ -267,7 +277,7 @@ impl<B: Backend> Store for SqlStore<B> {
         change: &Change,
     ) -> StoreResult<Vec<EngineRow>> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "forget engines", change, |db| {
                 let gone = engine_rows::forget_engines(db, older_than, names, false)?;
                 let affected = Affected::forgotten(&gone);
                 Ok((gone, affected))
@@ -276,7 +286,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
         self.run(|db| {
-            with_history(db, change, |db| {
+            with_history(db, "raise the epoch", change, |db| {
                 let is_raised = meta::raise_epoch(db, from, at_least, reason)?;
                 Ok((is_raised, is_raised.then(|| Affected::epoch(from, at_least))))
             })
@@ -303,7 +313,14 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {
-        self.backend.watcher(self.manager.open()?)
+        let mut connection = self.manager.open()?;
+        // The heartbeat's own way may lead round the pooler that lets nothing be heard.
+        if !self.backend.hears(&connection)
+            && let Ok(beats) = self.beats.open()
+        {
+            connection = beats;
+        }
+        self.backend.watcher(connection)
     }
     fn wake(&self) -> StoreResult<()> {
         if B::ONE_WRITER { Ok(()) } else { self.raw(|c| self.backend.wake(c)) }

@@ -10,6 +10,7 @@
 //! * A process that is frozen in the middle of a write stops all writers of that file until it goes on or
 //!   is killed; nothing here can help that, `doctor` says who it is.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,13 +24,15 @@ use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
 use diesel::{Connection, RunQueryDsl};
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
 use super::api::{StoreResult, Watcher};
 use super::backend::{Backend, applied, seed_meta};
 use super::db::Db;
 use super::error::{Cause, SchemaProblem, StoreError};
 use super::migrate;
 use super::pool::{Opener, Settings};
-use super::sql::{Bind, Dialect, PushBind, Row, Sql, Value};
+use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
 use super::types::{SchemaStatus, ServerInfo};
 use crate::clock::{Clock, SystemClock};
 
@@ -38,8 +41,11 @@ static DIALECT: Dialect = Dialect {
     greatest: "max",
     skip_locked: "",
     for_update: "",
-    has_arrays: false,
+    lists: Lists::Json,
     has_writing_cte: false,
+    has_returning: true,
+    has_on_conflict: true,
+    cross_join: "CROSS JOIN",
 };
 
 impl PushBind for Sqlite {
@@ -104,27 +110,33 @@ pub struct SqliteDb {
 }
 
 /// File systems whose locks cannot be trusted, by the magic number of statfs(2).
-const NETWORK: [(i64, &str); 6] = [
+const NETWORK: [(i64, &str); 9] = [
     (0x6969, "NFS"),
     (0xff53_4d42, "CIFS"),
     (0xfe53_4d42, "SMB2"),
     (0x517b, "SMB"),
     (0x0102_1997, "9p"),
-    (0x6573_7546, "FUSE"),
+    (0x00c3_6400, "Ceph"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x5346_414f, "AFS"),
+    (0x6573_5546, "FUSE"),
 ];
 
 /// Refuses a directory on a network file system. `fuse` is refused too: sshfs and the like look the same.
 fn refuse_network(path: &Path) -> StoreResult<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(stat) = nix::sys::statfs::statfs(dir) else { return Ok(()) };
-    let magic = i64::from(stat.filesystem_type().0 as u32);
-    match NETWORK.iter().find(|(number, _)| *number == magic) {
-        Some((_, name)) => Err(StoreError::Refused(format!(
+    match network_name(i64::from(stat.filesystem_type().0 as u32)) {
+        Some(name) => Err(StoreError::Refused(format!(
             "{} lies on a network file system ({name}), whose locks SQLite cannot trust: use a local disk, or PostgreSQL",
             path.display()
         ))),
         None => Ok(()),
     }
+}
+
+fn network_name(magic: i64) -> Option<&'static str> {
+    NETWORK.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
 }
 
 impl SqliteDb {
@@ -365,7 +377,7 @@ impl Backend for SqliteOpener {
     fn watcher(&self, db: SqliteDb) -> StoreResult<Box<dyn Watcher>> {
         let mut log = db.path.into_os_string();
         log.push("-wal");
-        Ok(Box::new(FileWatcher { log: log.into(), seen: None }))
+        Ok(Box::new(FileWatcher::new(log.into())))
     }
 
     fn wake(&self, _: &mut SqliteDb) -> StoreResult<()> {
@@ -381,17 +393,65 @@ impl From<Error> for MigrateError {
     }
 }
 
-/// Looks at the size and time of the log, which every commit writes: a hundredth of what asking SQLite
+/// Is told by the kernel that the log was written (inotify), which costs nothing while nobody writes. Where
+/// it cannot be told, and now and then in any case, it looks at the size and time of the log, which every commit writes: a hundredth of what asking SQLite
 /// costs ten times a second. Two commits within one tick of the kernel's clock can look like one; the poll
 /// finds the second. The files are never opened here: closing one would drop SQLite's own locks on it.
 struct FileWatcher {
     log: PathBuf,
     seen: Option<(i64, i64, u64)>,
+    bell: Option<Inotify>,
+}
+
+impl FileWatcher {
+    fn new(log: PathBuf) -> Self {
+        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        let bell = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .and_then(|bell| bell.add_watch(&log, flags).map(|_| bell));
+        if let Err(error) = &bell {
+            log::debug!("{} is looked at again and again: inotify says {error}", log.display());
+        }
+        Self { log, seen: None, bell: bell.ok() }
+    }
 }
 
 impl Watcher for FileWatcher {
     fn has_changed(&mut self) -> StoreResult<bool> {
         let now = std::fs::metadata(&self.log).ok().map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.len()));
-        Ok(std::mem::replace(&mut self.seen, now) != now)
+        let mut changed = std::mem::replace(&mut self.seen, now) != now;
+        let mut is_other = false;
+        while let Some(Ok(events)) = self.bell.as_ref().map(Inotify::read_events) {
+            changed = true;
+            is_other |= events.iter().any(|event| !event.mask.contains(AddWatchFlags::IN_MODIFY));
+        }
+        if is_other {
+            // Another file lies at this path by now, or will: the watch would stay with the old one.
+            return Err(StoreError::Unreachable {
+                place: self.log.display().to_string(),
+                source: Cause("the log was replaced".into()),
+            });
+        }
+        Ok(changed)
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(AsFd::as_fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_over_a_network_are_told_from_local_ones() {
+        use nix::sys::statfs::{FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC};
+        let known = [NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, FUSE_SUPER_MAGIC];
+        let names = known.map(|magic| network_name(i64::from(magic.0 as u32)));
+        assert_eq!(names, [Some("NFS"), Some("SMB"), Some("FUSE")]);
+        // ext, xfs, btrfs, tmpfs, overlay.
+        for magic in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630] {
+            assert_eq!(network_name(magic), None, "{magic:x}");
+        }
     }
 }

@@ -5,5 +5,6 @@
 mod cli;
 mod cluster;
 mod conformance;
+mod mariadb;
 mod planted;
 mod support;

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS history (
     KEY history_made (made_at),
     KEY history_object (object, id),
     KEY history_task (task_last)
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 /*M! COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */;
 
 -- What became of attempts, per hour and kind; engines add to it about once a minute. Several rows an hour
 -- and kind, told apart by `shard`, so that many engines do not wait for one row; readers add them up.
@@ -55,4 +55,4 @@ CREATE TABLE IF NOT EXISTS hour (
                                                               -- that were ready all that time
     wait_max_us     BIGINT   NOT NULL DEFAULT 0,              -- the longest of them
     PRIMARY KEY (starts_at, kind, shard)
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 /*M! COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::cli::GlobalFlags;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{List, Table, plural};
-use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Host, LoadOptions, Problem, command_problems, load, stop_problem};
+use crate::config::{Host, LoadOptions, Loaded, Problem, command_problems, load, stop_problem};
 
 /// Check the configuration: all problems at once, without a database
 ///
@@ -33,7 +33,7 @@ pub fn run(_args: &ConfigCheckArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
     let exit = if findings.problems.is_empty() { Exit::Ok } else { Exit::Config };
     let list = findings.list();
     match (exit, flags.output) {
-        (Exit::Ok, output::Format::Table) if flags.quiet => {}
+        (Exit::Ok, format) if flags.quiet && format.is_for_people() => {}
         _ => list.print(flags)?,
     }
     Ok(exit)
@@ -41,14 +41,24 @@ pub fn run(_args: &ConfigCheckArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
 
 fn examine(options: &LoadOptions, unit_timeout: Option<Duration>) -> Findings {
     match load(options) {
-        Err(errors) => Findings { problems: errors.problems, warnings: errors.warnings, files: Vec::new() },
+        Err(errors) => {
+            let mut problems = errors.problems;
+            problems.extend(errors.rest.iter().flat_map(|rest| host_problems(rest, unit_timeout)));
+            Findings { problems, warnings: errors.warnings, files: Vec::new() }
+        }
         Ok(loaded) => {
-            let mut problems = command_problems(&loaded);
-            problems.extend(unit_timeout.and_then(|timeout| stop_problem(&loaded, timeout)));
+            let problems = host_problems(&loaded, unit_timeout);
             let files = loaded.files.iter().map(|path| path.display().to_string()).collect();
             Findings { problems, warnings: loaded.warnings, files }
         }
     }
+}
+
+/// What only this host can say.
+fn host_problems(loaded: &Loaded, unit_timeout: Option<Duration>) -> Vec<Problem> {
+    let mut problems = command_problems(loaded);
+    problems.extend(unit_timeout.and_then(|timeout| stop_problem(loaded, timeout)));
+    problems
 }
 
 impl Findings {
@@ -61,12 +71,11 @@ impl Findings {
         }
         let item = |(severity, problem): &(&str, &Problem)| json!({"severity": severity, "origin": problem.origin.to_string(), "text": problem.text});
         List {
-            schema: "rekindle.config-check/1",
-            now: SystemClock.wall_now(),
             items: all.iter().map(item).collect(),
             names: all.iter().map(|(_, problem)| problem.origin.to_string()).collect(),
             table: table.without_headers(),
             footer: Some(self.verdict()),
+            ..List::new("rekindle.config-check/1", SystemClock.wall_now())
         }
     }
 
@@ -103,6 +112,8 @@ fn parse_unit(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output;
+    use crate::config::Backend;
 
     fn examine_text(text: &str) -> Findings {
         let dir = tempfile::tempdir().unwrap();
@@ -128,6 +139,26 @@ mod tests {
         assert!(text.contains("a.toml:4: error: kind.a.command: /no/such cannot be run"), "{text}");
         assert!(text.contains("a.toml:2: error: engine.stop_deadline: 1m30s is not below"), "{text}");
         assert!(text.contains("wrong: 2 problems, 1 warning"), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_key_hides_no_wrong_command() {
+        let found = examine_text(
+            "[database]\nurl = \"mysql://u@h/d\"\n[kind.a]\ncommand = [\"/no/such\"]\ntimeout = \"soon\"\n\
+             [kind.b]\ncommand = [\"sh\"]\n[kind.c]\ncommand = []\n[kind.d]\ncommand = [\"/bin/sh\"]\ncwd = \"/no/dir\"\n",
+        );
+        let text = found.list().render(output::Format::Table, true);
+        for part in [
+            "kind.a.timeout: ",
+            "kind.a.command: /no/such cannot be run",
+            "kind.b.command: sh is not an absolute path",
+            "kind.c.command: must name a program",
+            "kind.d.cwd: /no/dir is no directory",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let mysql = Backend::Mysql.missing().map(|why| format!("a.toml:2: error: database.url: {why}"));
+        assert!(mysql.is_none_or(|line| text.contains(&line)), "{text}");
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct ConfigInitArgs {
     /// Where to; - is standard output [default: /etc/rekindle/rekindle.toml for root, else the user's]
     #[arg(long, value_name = "FILE")]
     pub path: Option<PathBuf>,
+    /// Only say what would be written
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
     /// Overwrite what is there
     #[arg(long)]
     pub force: bool,
@@ -38,10 +41,17 @@ pub fn run(args: &ConfigInitArgs, flags: &GlobalFlags) -> Result<Exit, CliError>
         Some(path) => path.clone(),
         None => default_path(&Host::here(), flags),
     };
-    match write_whole(&path, SAMPLE, args.force) {
+    let written = match args.dry_run {
+        true if !args.force && path.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+        true => Ok(()),
+        false => write_whole(&path, SAMPLE, args.force),
+    };
+    let dry = if args.dry_run { output::DRY } else { "" };
+    match written {
         Ok(()) => {
             let path = path.display();
-            flags.say(&format!("{path} written.\nnext: edit it, then   rekindle -c {path} config check\n"))?;
+            flags
+                .say(&format!("{path} written.{dry}\nnext: edit it, then   rekindle -c {path} config check{dry}\n"))?;
             Ok(Exit::Ok)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -98,7 +108,7 @@ mod tests {
     use crate::config::{LoadOptions, command_problems, load};
 
     fn args(path: &Path, force: bool) -> ConfigInitArgs {
-        ConfigInitArgs { path: Some(path.to_owned()), force }
+        ConfigInitArgs { path: Some(path.to_owned()), force, dry_run: false }
     }
 
     fn quiet() -> GlobalFlags {

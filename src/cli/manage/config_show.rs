@@ -39,12 +39,11 @@ fn list(args: &ConfigShowArgs, loaded: &Loaded) -> Result<List, CliError> {
     }
     let item = |s: &&Shown| json!({"key": s.key, "value": s.value, "origin": s.origin.to_string()});
     Ok(List {
-        schema: "rekindle.config-show/1",
-        now: SystemClock.wall_now(),
         items: shown.iter().map(item).collect(),
         names: shown.iter().map(|setting| setting.key.clone()).collect(),
         table: table.without_headers(),
         footer: None,
+        ..List::new("rekindle.config-show/1", SystemClock.wall_now())
     })
 }
 

@@ -7,9 +7,9 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, plural};
 use crate::cli::session::{Access, Session, schema_name};
-use crate::cli::{Format, GlobalFlags, load_config};
+use crate::cli::{Format, GlobalFlags, load_config, who};
 use crate::clock::{Clock, SystemClock};
-use crate::store::SchemaStatus;
+use crate::store::{Affected, SchemaStatus};
 
 /// Bring the database's schema up to date; a SQLite file that is not there is made
 ///
@@ -34,13 +34,19 @@ pub fn run(args: &DbMigrateArgs, flags: &GlobalFlags) -> Result<Exit, CliError> 
         return Err(CliError::schema_too_new(format!("the database has schema {newest}, which is not known here")));
     }
     let done = session.write("migrating", |store| store.migrate())?;
+    if !done.is_empty() {
+        // It commits on its own in some databases, so its row follows.
+        let change = who::change("db migrate", flags);
+        let affected = Affected::object("schema").from_to(schema_name(&before), before.wanted.as_str());
+        session.write("writing the history", move |store| store.record(&change, &affected))?;
+    }
     let text = match done.as_slice() {
         [] => format!("schema {} is up to date: nothing to do\n", before.wanted),
         done => {
             format!("schema {} -> {}: {} run\n", schema_name(&before), before.wanted, plural(done.len(), "migration"))
         }
     };
-    report(flags, &before, &done, &text)?;
+    report(flags, &before, &done, &text, false)?;
     Ok(Exit::Ok)
 }
 
@@ -59,22 +65,30 @@ fn dry_run(flags: &GlobalFlags, session: &Session) -> Result<Exit, CliError> {
             (format!("schema {from} -> {to}: {} would be run   (dry run)\n", plural(count, "migration")), Exit::Refused)
         }
     };
-    report(flags, &status, &[], &text)?;
+    report(flags, &status, &[], &text, true)?;
     Ok(exit)
 }
 
-fn report(flags: &GlobalFlags, before: &SchemaStatus, done: &[String], text: &str) -> Result<(), CliError> {
+fn report(
+    flags: &GlobalFlags,
+    before: &SchemaStatus,
+    done: &[String],
+    text: &str,
+    is_dry: bool,
+) -> Result<(), CliError> {
     let pending: Vec<&String> = before.pending.iter().filter(|version| !done.contains(version)).collect();
     let fields = [
         ("found", json!(before.found)),
         ("wanted", json!(before.wanted)),
         ("run", json!(done)),
         ("pending", json!(pending)),
+        ("dry_run", json!(is_dry)),
     ];
     match flags.output {
-        Format::Table => flags.say(text),
+        Format::Table | Format::Wide => flags.say(text),
         Format::Json => output::print(&output::document("rekindle.db-migrate/1", SystemClock.wall_now(), &fields)),
         Format::Jsonl => output::print(&output::line(&fields)),
+        Format::Tsv => output::print(&output::tsv_fields(&fields)),
         Format::Name => output::print(&done.iter().map(|version| format!("{version}\n")).collect::<String>()),
     }
 }

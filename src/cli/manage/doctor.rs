@@ -1,10 +1,10 @@
 //! `rekindle doctor`: looks at everything that tends to be wrong on a host, and says how to mend it.
-//! Changes nothing.
+//! Changes nothing, but for a file that it makes and removes where an engine would write.
 
-use std::path::Path;
+mod places;
+
 use std::time::Duration;
 
-use nix::unistd::{AccessFlags, access};
 use serde_json::json;
 
 use crate::cli::error::CliError;
@@ -13,11 +13,13 @@ use crate::cli::output::{List, Table};
 use crate::cli::session::{Access, Session};
 use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Host, Loaded, command_problems, load};
+use crate::config::{Host, Loaded, command_problems, load};
 use crate::guard::{Means, available_means};
 use crate::health::gather::{Answers, Progress, ask};
 use crate::health::words::fine_span;
 use crate::store::Meta;
+
+use places::{dir_lines, file_lines};
 
 /// Check configuration, database, clock and files, and print how to mend what is wrong
 ///
@@ -140,70 +142,6 @@ fn config_lines(loaded: &Loaded) -> Vec<Line> {
     lines
 }
 
-fn dir_lines(config: &Config) -> Vec<Line> {
-    let dirs = [("state dir", &config.engine.state_dir), ("scratch dir", &config.engine.scratch_dir)];
-    dirs.map(|(subject, dir)| dir_line(subject, dir)).into()
-}
-
-/// Whether the engine could write there, if it ran as this user.
-fn dir_line(subject: &'static str, dir: &Path) -> Line {
-    let shown = dir.display();
-    let there = dir.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
-    let may_write = access(there, AccessFlags::W_OK | AccessFlags::X_OK);
-    match (there == dir, dir.is_dir(), may_write) {
-        (true, false, _) => Line::fail(subject, format!("{shown} is no directory"), format!("move it away: {shown}")),
-        (true, true, Ok(())) => Line::ok(subject, format!("{shown} is writable for this user")),
-        (false, _, Ok(())) => Line::ok(subject, format!("{shown} is not there yet; the engine makes it")),
-        (_, _, Err(error)) => Line::warn(
-            subject,
-            format!("{shown}: this user may not write in {} ({})", there.display(), error.desc()),
-            "fine if the engine runs as another user; run the doctor as that one: sudo -u rekindle rekindle doctor",
-        ),
-    }
-}
-
-/// Place and owner of a SQLite file.
-fn file_lines(config: &Config) -> Vec<Line> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let Some(path) = config.database.urls.first().and_then(|url| url.sqlite_path()) else { return Vec::new() };
-    let Ok(data) = std::fs::metadata(path) else { return Vec::new() };
-    let mut lines = Vec::new();
-    let owner = nix::unistd::User::from_uid(data.uid().into()).ok().flatten();
-    let owner = owner.map_or_else(|| data.uid().to_string(), |user| user.name);
-    let mode = data.permissions().mode() & 0o7777;
-    lines.push(Line::ok(
-        "file",
-        format!("{} belongs to {owner}, mode {mode:04o}, {} bytes", path.display(), data.len()),
-    ));
-    if mode & 0o007 != 0 {
-        let fix = format!("chmod o= {}", path.display());
-        lines.push(Line::warn("file", format!("{} is open to every user of this host", path.display()), fix));
-    }
-    lines.extend(path.parent().and_then(space_line));
-    for suffix in ["-wal", "-shm"] {
-        let beside = path.with_file_name(format!("{}{suffix}", path.file_name().unwrap_or_default().to_string_lossy()));
-        let stranger = std::fs::metadata(&beside).ok().filter(|other| other.uid() != data.uid());
-        lines.extend(stranger.map(|_| {
-            let text = format!("{} belongs to another user than the database", beside.display());
-            Line::fail("file", text, format!("chown {owner} {}", beside.display()))
-        }));
-    }
-    lines
-}
-
-/// Less than this on the disk of a SQLite file is little: its log alone grows to 8 MiB between checkpoints.
-const SPACE_MIN: u64 = 64 << 20;
-
-fn space_line(dir: &Path) -> Option<Line> {
-    let stat = nix::sys::statvfs::statvfs(dir).ok()?;
-    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
-    let text = format!("{} MiB free in {}", free >> 20, dir.display());
-    Some(match free {
-        0..SPACE_MIN => Line::fail("space", text, "make space: a full disk stops every write, heartbeats included"),
-        _ => Line::ok("space", text),
-    })
-}
-
 fn database_lines(flags: &GlobalFlags, loaded: &Loaded) -> Vec<Line> {
     let from_error = |error: CliError| {
         let cause = error.cause.as_deref().map_or_else(String::new, |cause| format!(": {cause}"));
@@ -220,12 +158,20 @@ fn database_lines(flags: &GlobalFlags, loaded: &Loaded) -> Vec<Line> {
         Ok((answers, meta))
     });
     match asked {
-        Ok((answers, meta)) => answer_lines(&answers, meta.as_ref()),
+        Ok((answers, meta)) => answer_lines(&answers, meta.as_ref(), loaded),
         Err(error) => from_error(error),
     }
 }
 
-fn answer_lines(answers: &Answers, meta: Option<&Meta>) -> Vec<Line> {
+/// Engines of another cluster are refused by the database.
+fn cluster_line(meta: &Meta, loaded: &Loaded) -> Option<Line> {
+    let (recorded, configured) = (meta.cluster.as_ref()?, &loaded.config.cluster);
+    let text = format!("this database belongs to {recorded:?}, the configuration says {configured:?}");
+    let fix = "an engine would not start; look at both: rekindle config show --origin";
+    (recorded != configured).then(|| Line::fail("cluster", text, fix))
+}
+
+fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<Line> {
     let Answers { info, db, schema, .. } = answers;
     let mut lines = vec![Line::ok("database", format!("{} at {} answers", info.product, info.place))];
     lines.push(match (db.is_schema_ok, schema.unknown.is_empty()) {
@@ -252,6 +198,7 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>) -> Vec<Line> {
         });
     }
     if let Some(meta) = meta {
+        lines.extend(cluster_line(meta, loaded));
         lines.push(match meta.identity_matches {
             true => Line::ok("identity", info.identity.clone()),
             false => Line::warn(
@@ -290,17 +237,17 @@ fn print(lines: &[Line], flags: &GlobalFlags) -> Result<(), CliError> {
     for line in lines {
         table.row([line.verdict.word(), line.subject, &line.text]);
         if let Some(fix) = &line.fix {
-            table.row(["", "", &format!("-> {fix}")]);
+            table.row(["", "", &format!("-> {}", flags.command(fix))]);
         }
     }
-    let item = |line: &Line| json!({"verdict": line.verdict.word(), "subject": line.subject, "text": line.text, "fix": line.fix});
+    let fix = |line: &Line| line.fix.as_deref().map(|fix| flags.command(fix));
+    let item = |line: &Line| json!({"verdict": line.verdict.word(), "subject": line.subject, "text": line.text, "fix": fix(line)});
     List {
-        schema: "rekindle.doctor/1",
-        now: SystemClock.wall_now(),
         items: lines.iter().map(item).collect(),
         names: lines.iter().filter(|line| line.verdict != Verdict::Ok).map(|line| line.subject.to_owned()).collect(),
         table,
         footer: None,
+        ..List::new("rekindle.doctor/1", SystemClock.wall_now())
     }
     .print(flags)
 }

@@ -7,7 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::human::{age, duration_flag};
 use crate::cli::output::{List, Table};
 use crate::cli::session::{Access, Session};
-use crate::cli::{Format, GlobalFlags, codes, consent, load_config};
+use crate::cli::{GlobalFlags, codes, consent, load_config, who};
 use crate::health::view::newest_lives;
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::EngineName;
@@ -45,17 +45,19 @@ pub fn run(args: &EngineCleanArgs, flags: &GlobalFlags) -> Result<Exit, CliError
         let what = format!("{busy} has ended but its tasks are not taken over yet; try again in a moment");
         return Err(CliError::refused(codes::ENGINE_BUSY, what).next(format!("rekindle engine show {busy}")));
     }
+    consent::expected(flags, found.len(), "life")?;
     if args.dry_run || found.is_empty() {
         return tell(&found, now, args, flags, args.dry_run);
     }
     consent::moderate(flags, &format!("forget {}", lives(&found, now)))?;
     let (older_than, names, lives) = (args.older_than, args.names.clone(), found);
+    let change = who::change("engine clean", flags);
     let gone = session.write("forgetting engines", move |store| {
         // Where no engine is left to do it: a life that owns nothing is closed first.
         for life in &lives {
             store.close(life.incarnation)?;
         }
-        store.forget_engines(older_than, &names, false)
+        store.forget_engines_as(older_than, &names, &change)
     })?;
     tell(&gone, now, args, flags, false)
 }
@@ -130,20 +132,19 @@ fn tell(
     let count = if rows.len() == 1 { "1 life".to_owned() } else { format!("{} lives", rows.len()) };
     let footer = match (rows.is_empty(), is_dry) {
         (true, _) => format!("nothing to forget: no engine ended more than {} ago", age(args.older_than)),
-        (false, true) => format!("would forget {count} of engines: {}   (dry run)", lives(rows, now)),
+        (false, true) => format!("would forget {count} of engines: {}", lives(rows, now)),
         (false, false) => format!("forgot {count} of engines: {}", lives(rows, now)),
     };
-    if flags.quiet && flags.output == Format::Table {
+    if flags.quiet && flags.output.is_for_people() {
         return Ok(Exit::Ok);
     }
-    List {
-        schema: "rekindle.engine-clean/1",
-        now,
+    let list = List {
         items: rows.iter().map(|row| item(row, now)).collect(),
         names: rows.iter().map(|row| row.name.to_string()).collect(),
         table: Table::new(&[""]).without_headers(),
         footer: Some(footer),
-    }
-    .print(flags)?;
+        ..List::new("rekindle.engine-clean/1", now)
+    };
+    if is_dry { list.dry_run() } else { list }.print(flags)?;
     Ok(Exit::Ok)
 }

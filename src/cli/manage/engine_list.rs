@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::human::age;
-use crate::cli::output::{List, Table, plural};
+use crate::cli::human::{age, shorten};
+use crate::cli::output::{Cell, List, Table, plural};
 use crate::cli::session::{Access, Session};
 use crate::cli::{GlobalFlags, load_config};
 use crate::health::snapshot::EngineState;
@@ -50,28 +50,59 @@ fn list(args: &EngineListArgs, now: Timestamp, rows: &[EngineRow], in_utc: bool)
     if args.all {
         shown.sort_by(|a, b| a.name.cmp(&b.name).then(b.registered_at.cmp(&a.registered_at)));
     }
-    let mut table = Table::new(&["ENGINE", "STATE", "BEAT", "RUN/SLOTS", "VERSION", "NOTE"]);
+    let mut table = Table::new(&[
+        "ENGINE",
+        "STATE",
+        "+WANTED",
+        "BEAT",
+        "+LEASE",
+        "RUN/SLOTS",
+        "+KINDS",
+        "+PROTO",
+        "VERSION",
+        "+RELEASE",
+        "+UP",
+        "+HOST",
+        "+PID",
+        "NOTE",
+    ]);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &shown {
         let state = state(row, now);
         *counts.entry(state.word()).or_default() += 1;
-        table.row([
-            row.name.to_string(),
-            state.to_string(),
-            age(now.since(row.last_beat_at)),
-            format!("{}/{}", row.running, row.slots),
-            row.version.clone(),
-            note(row, now, in_utc),
-        ]);
+        table.row(cells(row, state, now, in_utc));
     }
     List {
-        schema: "rekindle.engine-list/1",
-        now,
         items: shown.iter().map(|row| item(row, now)).collect(),
         names: shown.iter().map(|row| row.name.to_string()).collect(),
         table,
         footer: Some(footer(shown.len(), &counts)),
+        ..List::new("rekindle.engine-list/1", now)
     }
+}
+
+fn cells(row: &EngineRow, state: EngineState, now: Timestamp, in_utc: bool) -> [Cell; 14] {
+    let beat = now.since(row.last_beat_at);
+    let lease = row.timing.lease().saturating_sub(beat);
+    let lease = if row.ended_at.is_none() { Cell::span(age(lease), lease) } else { Cell::default() };
+    let up = row.ended_at.unwrap_or(now).since(row.registered_at);
+    let kinds = row.kinds.join(",");
+    [
+        row.name.to_string().into(),
+        state.word().into(),
+        row.wanted.wanted.word().into(),
+        Cell::span(age(beat), beat),
+        lease,
+        Cell::number(format!("{}/{}", row.running, row.slots), f64::from(row.running)),
+        Cell::short(shorten(&kinds, 30), kinds),
+        format!("{}-{}", row.protocol.0, row.protocol.1).into(),
+        row.version.as_str().into(),
+        row.release.as_str().into(),
+        Cell::span(age(up), up),
+        row.host.as_str().into(),
+        Cell::count(row.pid.into()),
+        note(row, now, in_utc).into(),
+    ]
 }
 
 fn footer(count: usize, counts: &BTreeMap<&str, usize>) -> String {

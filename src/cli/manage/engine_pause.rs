@@ -14,7 +14,9 @@ use super::shared::engine_wish::{Names, Wish, run as run_wish};
 ///
 /// It belongs to the name: an engine that restarts stays paused.
 ///
-/// Exit codes: 0 requested, 4 no such engine.
+/// An engine that is to drain or to stop is only paused instead with --yes: that ends the drain.
+///
+/// Exit codes: 0 requested, 3 it is to drain or stop, 4 no such engine.
 #[derive(clap::Args, Debug, Clone)]
 #[command(
     before_help = "Examples:\n  rekindle engine pause app5 --for 1h --reason \"disk full\"\n  rekindle engine pause --all --for 30m"

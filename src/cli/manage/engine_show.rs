@@ -64,8 +64,9 @@ fn render(row: &EngineRow, lives: &[&EngineRow], tasks: &[TaskRow], now: Timesta
     match flags.output {
         Format::Json => output::document("rekindle.engine/1", now, &fields()),
         Format::Jsonl => output::line(&fields()),
+        Format::Tsv => output::tsv_fields(&fields()),
         Format::Name => format!("{}\n", row.name),
-        Format::Table => {
+        Format::Table | Format::Wide => {
             let mut text = facts(row, now, flags.utc).without_headers().render(false);
             if !tasks.is_empty() {
                 text.push_str(&running(tasks, now).render(!flags.no_headers));

@@ -3,6 +3,7 @@
 pub mod config_check;
 pub mod config_init;
 pub mod config_show;
+pub mod db_epoch_raise;
 pub mod db_migrate;
 pub mod db_status;
 pub mod demo;
@@ -14,6 +15,7 @@ pub mod engine_pause;
 pub mod engine_resume;
 pub mod engine_show;
 pub mod engine_stop;
+pub mod history;
 pub mod resource_list;
 pub mod resource_show;
 mod shared;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::plural;
-use crate::cli::output::{List, Table};
+use crate::cli::output::{Cell, List, Table};
 use crate::cli::session::{Access, Session};
 use crate::cli::{GlobalFlags, load_config};
 use crate::store::ResourceRow;
@@ -43,23 +43,23 @@ pub fn run(args: &ResourceListArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
         session.read("listing resources", move |store| Ok((store.meta()?.now, store.resources(limit + 1)?)))?;
     let is_cut = rows.len() > limit;
     rows.truncate(limit);
-    let mut table = Table::new(&["RESOURCE", "TASK", "ENGINE", "LINE"]);
+    let mut table = Table::new(&["RESOURCE", "TASK", "ENGINE", "+TOKEN", "LINE"]);
     for row in &rows {
         table.row([
-            row.name.to_string(),
-            row.owner_task.map_or_else(|| "-".to_owned(), |task| task.to_string()),
-            row.engine.clone().unwrap_or_else(|| "-".to_owned()),
-            crate::cli::human::capped(row.line_count, LINE_CAP),
+            row.name.as_str().into(),
+            row.owner_task.map_or_else(|| "-".into(), |task| Cell::id(task.to_string(), task.as_i64())),
+            row.engine.as_deref().unwrap_or("-").into(),
+            row.token.to_string().into(),
+            Cell::number(crate::cli::human::capped(row.line_count, LINE_CAP), row.line_count as f64),
         ]);
     }
     let count = plural(rows.len(), "resource");
     List {
-        schema: "rekindle.resource-list/1",
-        now,
         items: rows.iter().map(item).collect(),
         names: rows.iter().map(|row| row.name.to_string()).collect(),
         table,
         footer: Some(if is_cut { format!("showing {count}; there are more: --limit") } else { count }),
+        ..List::new("rekindle.resource-list/1", now)
     }
     .print(flags)?;
     Ok(Exit::Ok)

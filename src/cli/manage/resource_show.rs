@@ -42,9 +42,10 @@ pub fn run(args: &ResourceShowArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
     let line: Vec<Value> = row.line.iter().map(|(task, state)| json!({"task": task, "state": state})).collect();
     let fields = [("resource", item(&row)), ("line", json!(line))];
     output::print(&match flags.output {
-        Format::Table => text(&row, !flags.no_headers),
+        Format::Table | Format::Wide => text(&row, !flags.no_headers),
         Format::Json => output::document("rekindle.resource/1", now, &fields),
         Format::Jsonl => output::line(&fields),
+        Format::Tsv => output::tsv_fields(&fields),
         Format::Name => format!("{}\n", row.name),
     })?;
     Ok(Exit::Ok)

@@ -21,6 +21,8 @@ use crate::health::view::{Surroundings, snapshot};
 use crate::health::words::fine_span;
 use crate::store::ServerInfo;
 
+use super::shared::last_hour::LastHour;
+
 /// Is everything fine? Engines, tasks, the last hour, and problems with the next command
 ///
 /// Exit codes: 0; with --exit-code as rekindle-check: 0 fine, 1 warning, 2 critical; 69 database unreachable.
@@ -46,10 +48,12 @@ pub fn run(args: &StatusArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let utc_offset_s = if flags.utc { 0 } else { chrono::Local::now().offset().local_minus_utc() };
     let snapshot = snapshot(&status, Surroundings { cluster: session.cluster().to_owned(), utc_offset_s, db });
     let found = problems(&snapshot, &limits);
+    let last = LastHour::read(&session, snapshot.now);
     output::print(&match flags.output {
-        Format::Table => text(&snapshot, &info, &found, flags),
-        Format::Json => output::document("rekindle.status/1", snapshot.now, &fields(&snapshot, &info, &found)),
-        Format::Jsonl => output::line(&fields(&snapshot, &info, &found)),
+        Format::Table | Format::Wide => text(&snapshot, &info, &found, &last, flags),
+        Format::Json => output::document("rekindle.status/1", snapshot.now, &fields(&snapshot, &info, &found, &last)),
+        Format::Jsonl => output::line(&fields(&snapshot, &info, &found, &last)),
+        Format::Tsv => output::tsv_fields(&fields(&snapshot, &info, &found, &last)),
         Format::Name => format!("{}\n", worst(&found).word()),
     })?;
     Ok(match (args.exit_code, worst(&found)) {
@@ -72,7 +76,13 @@ fn worst(found: &[Problem]) -> Status {
     Status::worst(found.iter().map(|problem| problem.severity))
 }
 
-fn text(snapshot: &ClusterSnapshot, info: &ServerInfo, found: &[Problem], flags: &GlobalFlags) -> String {
+fn text(
+    snapshot: &ClusterSnapshot,
+    info: &ServerInfo,
+    found: &[Problem],
+    last: &LastHour,
+    flags: &GlobalFlags,
+) -> String {
     let db = &snapshot.db;
     let mut text = format!(
         "{}   {} at {}, schema {} ok, clock skew {}   {}\n\n",
@@ -85,10 +95,15 @@ fn text(snapshot: &ClusterSnapshot, info: &ServerInfo, found: &[Problem], flags:
     );
     text.push_str(&format!("ENGINES   {}\n", engines_line(&snapshot.current_engines())));
     text.push_str(&format!("TASKS     {}\n", tasks_line(snapshot)));
+    let normal = last.normal_failed.map_or_else(String::new, |normal| format!(" (normal {normal})"));
     text.push_str(&format!(
-        "LAST 1h   {} done   {} failed   {} taken over\n",
-        snapshot.done_1h, snapshot.failures_1h, snapshot.takeovers_1h
+        "LAST 1h   {} done   {} failed{normal}   {} taken over   {} fenced\n",
+        snapshot.done_1h,
+        snapshot.failures_1h,
+        snapshot.takeovers_1h,
+        fenced_1h(snapshot)
     ));
+    text.extend(last.line(flags.utc).map(|line| format!("HOURS     {line}\n")));
     if found.is_empty() {
         return text + "\nno problems\n";
     }
@@ -98,13 +113,19 @@ fn text(snapshot: &ClusterSnapshot, info: &ServerInfo, found: &[Problem], flags:
             "  {:<8}  {}\n            -> {}\n",
             problem.severity.word(),
             problem.text,
-            problem.next
+            flags.command(&problem.next)
         ));
     }
     match found.len().saturating_sub(PROBLEMS_MAX) {
         0 => text,
-        more => text + &format!("  and {more} more: rekindle status -o json\n"),
+        more => text + &flags.command(&format!("  and {more} more: rekindle status -o json\n")),
     }
+}
+
+/// Lives that were fenced within the last hour.
+fn fenced_1h(snapshot: &ClusterSnapshot) -> usize {
+    let since = snapshot.now.before(std::time::Duration::from_secs(3_600));
+    snapshot.engines.iter().filter(|engine| engine.fenced_at.is_some_and(|at| at > since)).count()
 }
 
 fn engines_line(engines: &[&EngineView]) -> String {
@@ -142,7 +163,12 @@ fn tasks_line(snapshot: &ClusterSnapshot) -> String {
     parts.join("   ")
 }
 
-fn fields(snapshot: &ClusterSnapshot, info: &ServerInfo, found: &[Problem]) -> Vec<(&'static str, Value)> {
+fn fields(
+    snapshot: &ClusterSnapshot,
+    info: &ServerInfo,
+    found: &[Problem],
+    last: &LastHour,
+) -> Vec<(&'static str, Value)> {
     let tasks = &snapshot.tasks;
     let problem = |problem: &Problem| json!({"severity": problem.severity, "text": problem.text, "next": problem.next});
     let is_capped =
@@ -182,8 +208,15 @@ fn fields(snapshot: &ClusterSnapshot, info: &ServerInfo, found: &[Problem]) -> V
         ),
         (
             "last_hour",
-            json!({"done": snapshot.done_1h, "failed": snapshot.failures_1h, "taken_over": snapshot.takeovers_1h}),
+            json!({
+                "done": snapshot.done_1h,
+                "failed": snapshot.failures_1h,
+                "normal_failed": last.normal_failed,
+                "taken_over": snapshot.takeovers_1h,
+                "fenced": fenced_1h(snapshot),
+            }),
         ),
+        ("hours", last.items()),
         ("problems", found.iter().map(problem).collect()),
     ]
 }

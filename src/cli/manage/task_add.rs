@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::{BufReader, stdin};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::human::{age, duration_flag, plural};
+use crate::cli::human::{age, duration_flag, plural, seconds};
 use crate::cli::output::{self, List, Table};
 use crate::cli::session::{Access, Session};
-use crate::cli::{Format, GlobalFlags, load_config, who};
+use crate::cli::{Format, GlobalFlags, consent, load_config, who};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, guess};
 use crate::protocol::engine::EngineState;
@@ -70,18 +70,18 @@ pub fn run(args: &TaskAddArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
         flags.say("added 0 tasks: there were no lines\n")?;
         return Ok(Exit::Ok);
     }
+    consent::expected(flags, tasks.len(), "task")?;
+    let facts: Vec<(TaskState, Option<Duration>)> = tasks.iter().map(|task| (state_of(task), task.delay)).collect();
     if args.dry_run {
-        flags.say(&format!("{} would be added   (dry run)\n", plural(tasks.len(), "task")))?;
-        return Ok(Exit::Ok);
+        return rehearse(args, flags, &facts).map(|()| Exit::Ok);
     }
     let session = match args.wait {
         true => Session::open_patient(flags, &loaded)?,
         false => Session::open(flags, &loaded, Access::Current)?,
     };
     note_unknown_kind(&session, &args.kind, &loaded.config);
-    let facts: Vec<(TaskState, Option<Duration>)> = tasks.iter().map(|task| (state_of(task), task.delay)).collect();
-    let by = who::user();
-    let ids = session.write("adding tasks", move |store| store.add(&tasks, &by))?;
+    let change = who::change("task add", flags);
+    let ids = session.write("adding tasks", move |store| store.add_as(&tasks, &change))?;
     session.wake();
     // One document is what a program can read: with --wait it is the one about the end.
     if !(args.wait && flags.output == Format::Json) {
@@ -107,7 +107,7 @@ fn gather(args: &TaskAddArgs) -> Result<Vec<NewTask>, CliError> {
         return read(&mut stdin().lock(), "standard input", &common);
     }
     let path = many.strip_prefix('@').unwrap_or(many);
-    let file = File::open(path).map_err(|error| CliError::file("read", path.as_ref(), &error))?;
+    let file = File::open(path).map_err(|error| payload::unreadable(path, &error))?;
     read(&mut BufReader::new(file), path, &common)
 }
 
@@ -135,22 +135,39 @@ fn note_unknown_kind(session: &Session, kind: &KindName, config: &Config) {
     }
 }
 
+/// The real run's lines, without the numbers that only the database gives out.
+fn rehearse(args: &TaskAddArgs, flags: &GlobalFlags, facts: &[(TaskState, Option<Duration>)]) -> Result<(), CliError> {
+    let footer = match facts {
+        [(state, None)] => format!("1 task added, {state}"),
+        [(state, Some(delay))] => format!("1 task added, {state} for {}", age(*delay)),
+        many => format!("added {}", plural(many.len(), "task")),
+    };
+    let list = List {
+        items: facts.iter().map(|fact| item(args, None, fact)).collect(),
+        footer: Some(footer),
+        ..List::new("rekindle.task-add/1", SystemClock.wall_now())
+    };
+    if flags.quiet && flags.output.is_for_people() { Ok(()) } else { list.dry_run().print(flags) }
+}
+
+fn item(args: &TaskAddArgs, id: Option<TaskId>, (state, delay): &(TaskState, Option<Duration>)) -> Value {
+    json!({"task": id, "kind": args.kind, "state": state, "delay_s": delay.map(seconds)})
+}
+
 fn report(
     args: &TaskAddArgs,
     flags: &GlobalFlags,
     ids: &[TaskId],
     facts: &[(TaskState, Option<Duration>)],
 ) -> Result<(), CliError> {
-    let item = |(id, (state, delay)): (&TaskId, &(TaskState, Option<Duration>))| json!({"task": id, "kind": args.kind, "state": state, "delay_s": delay.map(crate::cli::human::seconds)});
     let list = List {
-        schema: "rekindle.task-add/1",
-        now: SystemClock.wall_now(),
-        items: ids.iter().zip(facts).map(item).collect(),
+        items: ids.iter().zip(facts).map(|(id, fact)| item(args, Some(*id), fact)).collect(),
         names: ids.iter().map(|id| id.as_i64().to_string()).collect(),
         table: Table::new(&[""]).without_headers(),
         footer: Some(words(ids, facts)),
+        ..List::new("rekindle.task-add/1", SystemClock.wall_now())
     };
-    if flags.quiet && flags.output == Format::Table { Ok(()) } else { list.print(flags) }
+    if flags.quiet && flags.output.is_for_people() { Ok(()) } else { list.print(flags) }
 }
 
 fn words(ids: &[TaskId], facts: &[(TaskState, Option<Duration>)]) -> String {

@@ -61,6 +61,7 @@ pub fn run(args: &TaskLogArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     output::print(&match flags.output {
         Format::Json => output::document("rekindle.task-log/1", SystemClock.wall_now(), &fields),
         Format::Jsonl => output::line(&fields),
+        Format::Tsv => output::tsv_fields(&fields),
         // A task's output must not drive the terminal; into a file it goes as it is.
         _ if std::io::stdout().is_terminal() => printable(&text),
         _ => text,

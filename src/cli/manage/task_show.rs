@@ -53,9 +53,10 @@ pub fn run(args: &TaskShowArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     })?;
     let shown = found.ok_or_else(|| CliError::no_task(id))?;
     output::print(&match flags.output {
-        Format::Table => shown.text(args.payload, flags.utc, !flags.no_headers, &loaded.config),
+        Format::Table | Format::Wide => shown.text(args.payload, flags, &loaded.config),
         Format::Json => output::document("rekindle.task/1", shown.now, &shown.fields(args.payload)),
         Format::Jsonl => output::line(&shown.fields(args.payload)),
+        Format::Tsv => output::tsv_fields(&shown.fields(args.payload)),
         Format::Name => format!("{}\n", id.as_i64()),
     })?;
     Ok(Exit::Ok)
@@ -68,13 +69,13 @@ impl Shown {
         vec![("task", item(&self.row, self.now)), ("payload", json!(payload)), ("attempts", json!(attempts))]
     }
 
-    fn text(&self, whole: bool, in_utc: bool, with_headers: bool, config: &Config) -> String {
-        let mut text = self.facts(in_utc, config).without_headers().render(false);
+    fn text(&self, whole: bool, flags: &GlobalFlags, config: &Config) -> String {
+        let mut text = self.facts(flags.utc, config).without_headers().render(false);
         if !self.attempts.is_empty() {
-            text.push_str(&self.attempt_table(in_utc).render(with_headers));
+            text.push_str(&self.attempt_table(flags.utc).render(!flags.no_headers));
         }
         for next in self.next() {
-            text.push_str(&format!("next: {next}\n"));
+            text.push_str(&format!("next: {}\n", flags.command(&next)));
         }
         if whole {
             text.push_str(&format!("payload:\n{}\n", payload::text(&self.payload)));

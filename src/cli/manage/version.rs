@@ -14,7 +14,11 @@ pub struct VersionArgs {}
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn backends() -> Vec<&'static str> {
-    let all = [(cfg!(feature = "sqlite"), "sqlite"), (cfg!(feature = "postgres"), "postgres")];
+    let all = [
+        (cfg!(feature = "sqlite"), "sqlite"),
+        (cfg!(feature = "postgres"), "postgres"),
+        (cfg!(feature = "mysql"), "mysql"),
+    ];
     all.into_iter().filter(|(is_built_in, _)| *is_built_in).map(|(_, name)| name).collect()
 }
 
@@ -22,9 +26,10 @@ fn backends() -> Vec<&'static str> {
 pub fn run(_args: &VersionArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let fields = [("version", json!(VERSION)), ("databases", json!(backends()))];
     output::print(&match flags.output {
-        Format::Table => format!("rekindle {VERSION} ({})\n", backends().join(", ")),
+        Format::Table | Format::Wide => format!("rekindle {VERSION} ({})\n", backends().join(", ")),
         Format::Json => output::document("rekindle.version/1", SystemClock.wall_now(), &fields),
         Format::Jsonl => format!("{}\n", json!({"version": VERSION, "databases": backends()})),
+        Format::Tsv => output::tsv_fields(&fields),
         Format::Name => format!("{VERSION}\n"),
     })?;
     Ok(Exit::Ok)

@@ -8,6 +8,7 @@ use crate::protocol::ids::{KindName, TaskId};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow, span};
+use crate::store::error::{Cause, StoreError};
 use crate::store::queries::bulk::affected;
 use crate::store::types::{TaskVerb, VerbOutcome};
 
@@ -25,6 +26,15 @@ pub struct HistoryRow {
 }
 
 impl State {
+    /// The pair of a command and its part is unique.
+    pub(super) fn must_be_new(&self, change: &Change) -> StoreResult<()> {
+        let is_same = |row: &HistoryRow| (row.change.command, row.change.part) == (change.command, change.part);
+        if !self.history.iter().any(is_same) {
+            return Ok(());
+        }
+        Err(StoreError::Broken { step: "write the history", source: Cause("this was written before".into()) })
+    }
+
     pub(super) fn record(&mut self, change: &Change, affected: Option<Affected>, now: Timestamp) {
         let row = |affected| HistoryRow { change: change.clone(), affected, at: now };
         self.history.extend(affected.map(row));
@@ -37,6 +47,7 @@ impl State {
         change: &Change,
         now: Timestamp,
     ) -> StoreResult<Vec<VerbOutcome>> {
+        self.must_be_new(change)?;
         let ids: BTreeSet<TaskId> = tasks.iter().copied().collect();
         if verb == TaskVerb::Cancel && ids.iter().any(|id| self.tasks.get(id).is_some_and(|t| t.owner.is_none())) {
             self.must_be_recorded()?;

@@ -129,7 +129,7 @@ impl State {
             (c.policy, task.attempt + u32::from(!planted(Bug::AttemptAtEnd)), Some(now), None);
         for name in &task.resources {
             let resource = self.resources.entry(name.clone()).or_default();
-            (resource.owner, resource.token) = (Some((id, c.incarnation)), task.token);
+            (resource.owner, resource.token, resource.used_at) = (Some((id, c.incarnation)), task.token, now);
         }
         Some(Claimed {
             held: Held { task: id, token: task.token, nonce: c.nonce },

@@ -105,11 +105,14 @@ impl State {
             self.attempts.remove(id);
             self.outputs.retain(|(task, _), _| task != id);
         }
-        let audit = self.purge_audit(retention, now);
-        match retention.engines {
-            Keep::For(span) => audit + old.len() + self.forget_engines(span, &[], false, now).len(),
-            Keep::Forever => audit + old.len(),
+        let mut count = old.len() + self.purge_audit(retention, now);
+        if let Keep::For(span) = retention.engines {
+            count += self.forget_engines(span, &[], false, now).len();
         }
+        if let Keep::For(span) = retention.resources {
+            count += self.forget(span, limit, now);
+        }
+        count
     }
 
     fn find(&self, id: TaskId) -> Option<&TaskEntry> {
@@ -152,14 +155,26 @@ impl State {
         self.find(id).map(|task| (self.row_of(id, task), task.payload.to_vec()))
     }
 
-    pub(super) fn task_rows(&self, filter: &TaskFilter) -> Vec<TaskRow> {
-        let archive = self.archive.iter().filter(|_| !filter.states.is_empty());
+    pub(super) fn task_rows(&self, filter: &TaskFilter, now: Timestamp) -> Vec<TaskRow> {
+        let archive = self.archive.iter().filter(|_| !filter.states.is_empty() || !filter.ids.is_empty());
+        let names_on = |host: &String| {
+            let lives = self.engines.values().filter(move |e| e.said.host == *host);
+            lives.map(|e| e.said.name.to_string()).collect::<Vec<_>>()
+        };
+        let on_host = filter.host.as_ref().map(names_on);
+        let part = filter.error_like.as_ref().map(|part| part.to_lowercase());
         let mut rows: Vec<TaskRow> = self.tasks.iter().chain(archive).map(|(id, t)| self.row_of(*id, t)).collect();
         rows.retain(|row| {
             (filter.states.is_empty() || filter.states.contains(&row.state))
                 && (filter.kinds.is_empty() || filter.kinds.contains(&row.kind))
                 && filter.resource.as_ref().is_none_or(|name| row.resources.contains(name))
                 && filter.engine.as_ref().is_none_or(|name| row.engine.as_deref() == Some(name.as_str()))
+                && on_host.as_ref().is_none_or(|names| row.engine.as_ref().is_some_and(|name| names.contains(name)))
+                && part.as_ref().is_none_or(|part| row.error.as_ref().is_some_and(|e| e.to_lowercase().contains(part)))
+                && filter.older_than.is_none_or(|span| row.created_at < now.before(span))
+                && filter.newer_than.is_none_or(|span| row.created_at >= now.before(span))
+                && (filter.ids.is_empty() || filter.ids.contains(&row.id))
+                && filter.before.is_none_or(|before| row.id < before)
         });
         rows.sort_by_key(|row| std::cmp::Reverse(row.id));
         rows.truncate(filter.limit);

@@ -58,8 +58,14 @@ pub struct MetaEntry {
     pub raised_epoch: Epoch,
     /// The last one that was watched long enough.
     pub settled_epoch: Epoch,
+    /// Why it was raised the last time.
+    pub raised_reason: Option<String>,
     /// The last search for orphans.
     pub orphan_scan_at: Timestamp,
+    /// When somebody last looked for resources to forget, or raised the epoch for it.
+    pub forget_at: Timestamp,
+    /// The epoch raised for it, while rows are left to forget.
+    pub forget_epoch: Option<Epoch>,
 }
 
 /// One life of an engine.
@@ -178,11 +184,13 @@ pub struct ResourceEntry {
     pub owner: Option<(TaskId, Incarnation)>,
     /// Its counter.
     pub token: Token,
+    /// When it was last claimed.
+    pub used_at: Timestamp,
 }
 
 impl Default for ResourceEntry {
     fn default() -> Self {
-        Self { owner: None, token: Token::ZERO }
+        Self { owner: None, token: Token::ZERO, used_at: Timestamp::from_us(0) }
     }
 }
 
@@ -195,7 +203,10 @@ impl Default for State {
             epoch: one,
             raised_epoch: one,
             settled_epoch: one,
+            raised_reason: None,
             orphan_scan_at: Timestamp::from_us(0),
+            forget_at: Timestamp::from_us(0),
+            forget_epoch: None,
         };
         Self {
             meta,
@@ -228,9 +239,11 @@ impl State {
     pub(super) fn meta(&self, now: Timestamp) -> Meta {
         Meta {
             cluster_id: "memory".into(),
+            cluster: self.meta.cluster.clone(),
             epoch: self.meta.epoch,
             raised_epoch: self.meta.raised_epoch,
             settled_epoch: self.meta.settled_epoch,
+            raised_reason: self.meta.raised_reason.clone(),
             identity_matches: self.is_recorded(),
             now,
         }
@@ -248,11 +261,12 @@ impl State {
         Err(StoreError::Refused("the database is not the one that the epoch was recorded for".into()))
     }
 
-    pub(super) fn raise_epoch(&mut self, from: Epoch, at_least: Epoch) -> bool {
+    pub(super) fn raise_epoch(&mut self, from: Epoch, at_least: Epoch, reason: &str) -> bool {
         let is_mine = self.meta.epoch == from;
         if is_mine {
             self.meta.epoch = at_least.max(Epoch::new(from.as_i64() + 1));
             self.meta.raised_epoch = self.meta.epoch;
+            self.meta.raised_reason = Some(reason.to_owned());
             self.meta.identity.clone_from(&self.identity);
         }
         is_mine

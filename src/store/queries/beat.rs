@@ -12,7 +12,7 @@ use crate::store::sql::Row;
 use crate::store::types::{Beat, BeatAnswer, BeatOutcome};
 
 const ACCEPT: &str = "UPDATE engine SET beat = beat + 1, last_beat_at = {now}, mode = {mode}, running = {running} \
-     WHERE incarnation = {id} AND state = 1 RETURNING beat, name";
+     WHERE incarnation = {id} AND state = 1";
 
 /// See `Store::beat`. One statement where the backend can write inside a CTE, one short transaction
 /// elsewhere: the answer belongs to the same moment as the accepted beat.
@@ -37,7 +37,7 @@ fn beat_once(db: &mut dyn Db, b: &Beat) -> StoreResult<BeatOutcome> {
     let (s, accept, id) = accept_sql(db, b);
     let columns = meta_columns(&identity, now);
     let sql = s.sql(format!(
-        "WITH b AS ({accept}) SELECT b.beat, w.wanted, w.until_at, w.deadline_at, \
+        "WITH b AS ({accept} RETURNING beat, name) SELECT b.beat, w.wanted, w.until_at, w.deadline_at, \
          (SELECT string_agg(id || ':' || token || ':' || wish, ',') FROM task WHERE owner = {id} AND wish <> 0), \
          {columns} FROM b CROSS JOIN meta m LEFT JOIN engine_wish w ON w.name = b.name"
     ));
@@ -49,16 +49,18 @@ fn beat_once(db: &mut dyn Db, b: &Beat) -> StoreResult<BeatOutcome> {
 
 fn beat_in_two(db: &mut dyn Db, b: &Beat) -> StoreResult<BeatOutcome> {
     let (s, accept, _) = accept_sql(db, b);
-    let Some(mut row) = db.first("beat", &s.sql(accept))? else { return Ok(BeatOutcome::Gone) };
-    let (count, name) = (row.int(), row.text());
+    if db.execute("beat", &s.sql(accept))? == 0 {
+        return Ok(BeatOutcome::Gone);
+    }
     let identity = db.identity()?;
     let columns = meta_columns(&identity, db.dialect().now);
     let mut s = db.stmt();
-    let (count, id, name) = (s.int(count), s.int(b.incarnation.as_i64()), s.text(name));
+    let id = s.int(b.incarnation.as_i64());
     let sql = s.sql(format!(
-        "SELECT {count}, w.wanted, w.until_at, w.deadline_at, \
-         (SELECT group_concat(id || ':' || token || ':' || wish, ',') FROM task WHERE owner = {id} AND wish <> 0), \
-         {columns} FROM meta m LEFT JOIN engine_wish w ON w.name = {name} WHERE m.one = 1"
+        "SELECT e.beat, w.wanted, w.until_at, w.deadline_at, \
+         (SELECT group_concat(id || ':' || token || ':' || wish) FROM task WHERE owner = {id} AND wish <> 0), \
+         {columns} FROM meta m JOIN engine e ON e.incarnation = {id} LEFT JOIN engine_wish w ON w.name = e.name \
+         WHERE m.one = 1"
     ));
     match db.first("beat", &sql)? {
         Some(row) => Ok(BeatOutcome::Accepted(read_answer(row))),

@@ -19,6 +19,7 @@ use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
 use crate::store::api::StoreResult;
 use crate::store::audit::{Affected, Change};
 use crate::store::db::Db;
+use crate::store::error::{Cause, StoreError};
 use crate::store::sql::{Bind, ColumnType};
 use crate::store::types::{TaskVerb, VerbOutcome};
 
@@ -26,7 +27,7 @@ type Names = BTreeMap<TaskId, Vec<ResourceName>>;
 
 /// See `Store::task_verbs`.
 pub fn task_verbs(db: &mut dyn Db, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
-    history::with_history(db, change, |db| {
+    history::with_history(db, "change tasks", change, |db| {
         let ids: BTreeSet<TaskId> = tasks.iter().copied().collect();
         let outcomes = apply(db, &ids, verb)?;
         let affected = affected(&outcomes, verb);
@@ -68,6 +69,7 @@ fn apply(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult
         lock_resources_waiting(db, names.into_iter())?;
     }
     let states = lock(db, "task", ids)?;
+    same_resources(db, &wants, states.keys())?;
     let mut outcomes = match verb {
         TaskVerb::Retry => retry(db, &states)?,
         TaskVerb::Cancel => cancel(db, &states, &wants)?,
@@ -77,6 +79,20 @@ fn apply(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult
         outcomes.extend(archived(db, &rest, verb)?);
     }
     Ok(outcomes)
+}
+
+/// The resources of tasks are read before their locks, and a task that somebody brought back from the archive
+/// between the two had none then: without a second look it would be canceled as one that names none, and
+/// stand in its lines for ever. The step is repeated from its beginning
+/// (`batches_of_verbs_beside_claims_neither_deadlock_nor_lose_a_task`).
+pub fn same_resources<'a>(db: &mut dyn Db, wants: &Names, tasks: impl Iterator<Item = &'a TaskId>) -> StoreResult<()> {
+    let tasks: Vec<TaskId> = tasks.copied().collect();
+    let now = resources_of(db, &tasks)?;
+    if now.iter().all(|(task, names)| wants.get(task) == Some(names)) {
+        return Ok(());
+    }
+    let source = Cause("a task was brought back at this moment".to_owned());
+    Err(StoreError::Busy { step: "change tasks", source })
 }
 
 fn lock(db: &mut dyn Db, table: &str, ids: &BTreeSet<TaskId>) -> StoreResult<BTreeMap<TaskId, TaskState>> {
@@ -104,9 +120,7 @@ fn run(db: &mut dyn Db, step: &'static str, ids: &[TaskId], text: impl Fn(&str) 
 
 /// The retry budget starts again, as in `tasks.rs`.
 fn retry(db: &mut dyn Db, states: &BTreeMap<TaskId, TaskState>) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
-    let fits = |state: &TaskState| {
-        matches!(state, TaskState::Failed | TaskState::Quarantined | TaskState::Waiting | TaskState::Held)
-    };
+    let fits = |state: &TaskState| matches!(TaskVerb::Retry.on(*state), VerbOutcome::Applied(_));
     let ids: Vec<TaskId> = states.iter().filter(|(_, state)| fits(state)).map(|(id, _)| *id).collect();
     let reason = Reason::Retry.code();
     run(db, "retry tasks", &ids, |list| {
@@ -116,11 +130,7 @@ fn retry(db: &mut dyn Db, states: &BTreeMap<TaskId, TaskState>) -> StoreResult<B
         )
     })?;
     run(db, "retry tasks", &ids, |list| format!("UPDATE task_resource SET in_line = 1 WHERE task {list}"))?;
-    let outcome = |state: &TaskState| match fits(state) {
-        true => VerbOutcome::Applied(*state),
-        false => VerbOutcome::WrongState(*state),
-    };
-    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+    Ok(states.iter().map(|(id, state)| (*id, TaskVerb::Retry.on(*state))).collect())
 }
 
 fn cancel(
@@ -135,11 +145,7 @@ fn cancel(
     let wish = Wish::Cancel.code();
     run(db, "ask the owners", &asked, |list| format!("UPDATE task SET wish = {wish} WHERE id {list} AND state = 3"))?;
     archive(db, &ended, wants)?;
-    let outcome = |state: &TaskState| match runs(state) {
-        true => VerbOutcome::Asked,
-        false => VerbOutcome::Applied(*state),
-    };
-    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+    Ok(states.iter().map(|(id, state)| (*id, TaskVerb::Cancel.on(*state))).collect())
 }
 
 /// Moves tasks that do not run, so own nothing, to the archive, and wakes those behind them.
@@ -148,17 +154,17 @@ fn archive(db: &mut dyn Db, ids: &[TaskId], wants: &Names) -> StoreResult<()> {
         return Ok(());
     }
     let known = is_recorded(db)?;
-    let now = db.dialect().now;
+    let (now, cross_join) = (db.dialect().now, db.dialect().cross_join);
     let mut s = db.stmt();
     let names = |id: &TaskId| wants.get(id).map(|names| names.iter().map(|n| n.as_str()).collect::<Vec<_>>());
     let json = |id: &TaskId| names(id).map(|names| serde_json::to_string(&names).unwrap_or_default());
     let rows: Vec<Vec<Bind>> = ids.iter().map(|id| vec![Bind::Int(Some(id.as_i64())), Bind::Text(json(id))]).collect();
     let u = s.table("u", &[("id", ColumnType::Int), ("names", ColumnType::Text)], &rows);
     let (state, result) = (TaskState::Canceled.code(), AttemptResult::Canceled.code());
-    // CROSS JOIN keeps the list on the outside, as in `finish.rs`.
+    // This join keeps the list on the outside, as in `finish.rs`.
     let sql = s.sql(format!(
         "INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, resources) \
-         SELECT {}, {state}, {result}, {now}, t.engine, u.names FROM {u} CROSS JOIN task t WHERE t.id = u.id AND {known}",
+         SELECT {}, {state}, {result}, {now}, t.engine, u.names FROM {u} {cross_join} task t WHERE t.id = u.id AND {known}",
         of_task("t")
     ));
     if db.execute("cancel tasks", &sql)? != ids.len() {
@@ -176,14 +182,10 @@ fn archive(db: &mut dyn Db, ids: &[TaskId], wants: &Names) -> StoreResult<()> {
 /// Canceled tasks can be brought back under their numbers; a done one is not run again by mistake.
 fn archived(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
     let states = lock(db, "task_archive", ids)?;
-    let is_back = |state: &TaskState| verb == TaskVerb::Retry && *state == TaskState::Canceled;
+    let is_back = |state: &TaskState| matches!(verb.on(*state), VerbOutcome::Applied(_));
     let back: Vec<TaskId> = states.iter().filter(|(_, state)| is_back(state)).map(|(id, _)| *id).collect();
     bring_back(db, &back)?;
-    let outcome = |state: &TaskState| match is_back(state) {
-        true => VerbOutcome::Applied(*state),
-        false => VerbOutcome::WrongState(*state),
-    };
-    Ok(states.iter().map(|(id, state)| (*id, outcome(state))).collect())
+    Ok(states.iter().map(|(id, state)| (*id, verb.on(*state))).collect())
 }
 
 fn bring_back(db: &mut dyn Db, ids: &[TaskId]) -> StoreResult<()> {

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::change::{Change, change as run_change, change_held, in_one};
 use super::rows::{held, resources_of};
 use crate::protocol::ids::{Incarnation, KindName, ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
@@ -127,18 +128,27 @@ fn claim_plain(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
     let (kind, host) = (s.text(c.kind.as_str()), s.text(&c.host));
     let limit = s.int(i64::try_from(limit).unwrap_or(i64::MAX));
     let may = may_claim(&mut s, &identity, c.incarnation);
-    let pick = s.one_of(&format!(
-        "SELECT id FROM task WHERE state = 0 AND keyed = 0 AND kind = {kind} AND lost {lost} {ALONE_FROM} \
-         AND (not_on IS NULL OR not_on <> {host}) AND {may} ORDER BY priority DESC, id LIMIT {limit} {skip}"
-    ));
     let (owner, nonce, policy) = (s.int(c.incarnation.as_i64()), s.int(c.nonce.as_i64()), s.int(c.policy.code()));
-    let sql = s.sql(format!(
-        "UPDATE task SET state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = attempt + 1, \
-         version = version + 1, claimed_at = {now}, ended_at = NULL, \
-         token = {greatest}(token, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1 \
-         WHERE id {pick} RETURNING {CLAIMED}"
-    ));
-    let mut claimed: Vec<Claimed> = db.query("claim", &sql)?.into_iter().map(|row| read_claimed(row, c)).collect();
+    let change = Change {
+        step: "claim",
+        table: "task",
+        key: "id",
+        set: Some(format!(
+            "state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = attempt + 1, \
+             version = version + 1, claimed_at = {now}, ended_at = NULL, \
+             token = {greatest}(token, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1"
+        )),
+        which: format!(
+            "state = 0 AND keyed = 0 AND kind = {kind} AND lost {lost} {ALONE_FROM} \
+             AND (not_on IS NULL OR not_on <> {host})"
+        ),
+        guard: may,
+        order: format!("ORDER BY priority DESC, id LIMIT {limit}"),
+        lock: skip,
+        columns: CLAIMED,
+    };
+    let rows = in_one(db, "claim", |db| run_change(db, &s, &change))?;
+    let mut claimed: Vec<Claimed> = rows.into_iter().map(|row| read_claimed(row, c)).collect();
     claimed.sort_by_key(|task| task.held.task);
     Ok(claimed)
 }
@@ -207,11 +217,12 @@ pub fn create_missing(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> Store
     let sql = s.sql(format!("SELECT name FROM resource WHERE name {list}"));
     let found: BTreeSet<String> = db.query("claim", &sql)?.into_iter().map(|mut row| row.text()).collect();
     let missing: Vec<&str> = names.iter().map(|n| n.as_str()).filter(|n| !found.contains(*n)).collect();
+    let or_nothing = db.dialect().or_nothing("resource", "name");
     // One by one in name order: two engines that make the same rows in one order cannot deadlock.
     for name in missing {
         let mut s = db.stmt();
         let name = s.text(name);
-        let sql = s.sql(format!("INSERT INTO resource (name) VALUES ({name}) ON CONFLICT DO NOTHING"));
+        let sql = s.sql(format!("INSERT INTO resource (name) VALUES ({name}) {or_nothing}"));
         db.execute("claim", &sql)?;
     }
     Ok(())
@@ -287,13 +298,22 @@ fn take_one(
     let (id_at, stored) = (s.int(id.as_i64()), s.int(stored.as_i64()));
     let (owner, nonce, policy) = (s.int(c.incarnation.as_i64()), s.int(c.nonce.as_i64()), s.int(c.policy.code()));
     let may = may_claim(&mut s, &identity, c.incarnation);
-    let sql = s.sql(format!(
-        "UPDATE task SET state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = attempt + 1, \
-         version = version + 1, claimed_at = {now}, ended_at = NULL, \
-         token = {greatest}({greatest}(token, {stored}), (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1 \
-         WHERE id = {id_at} AND state = 0 AND {may} RETURNING {CLAIMED}"
-    ));
-    let Some(row) = db.first("claim", &sql)? else { return Ok(None) };
+    let change = Change {
+        step: "claim",
+        table: "task",
+        key: "id",
+        set: Some(format!(
+            "state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = attempt + 1, \
+             version = version + 1, claimed_at = {now}, ended_at = NULL, \
+             token = {greatest}({greatest}(token, {stored}), (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1"
+        )),
+        which: "state = 0".into(),
+        guard: may,
+        order: String::new(),
+        lock: "",
+        columns: CLAIMED,
+    };
+    let Some(row) = change_held(db, &s, &change, &format!("id = {id_at}"))? else { return Ok(None) };
     let task = read_claimed(row, c);
     let mut s = db.stmt();
     let (id_at, owner, token) = (s.int(id.as_i64()), s.int(c.incarnation.as_i64()), s.int(task.held.token.as_i64()));

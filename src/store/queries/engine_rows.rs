@@ -92,11 +92,14 @@ pub fn forget_engines(
         let id = s.int(row.incarnation.as_i64());
         // A row of `engine` is still there while it may own something.
         let still = format!("incarnation = {id} AND NOT EXISTS (SELECT 1 FROM engine e WHERE e.incarnation = {id})");
-        let sql = match dry_run {
-            true => s.sql(format!("SELECT incarnation FROM engine_info WHERE {still}")),
-            false => s.sql(format!("DELETE FROM engine_info WHERE {still} RETURNING incarnation")),
+        let forgotten = match dry_run {
+            true => {
+                let sql = s.sql(format!("SELECT incarnation FROM engine_info WHERE {still}"));
+                db.first("forget an engine", &sql)?.is_some()
+            }
+            false => db.execute("forget an engine", &s.sql(format!("DELETE FROM engine_info WHERE {still}")))? == 1,
         };
-        if db.first("forget an engine", &sql)?.is_some() {
+        if forgotten {
             out.push(row);
         }
     }

@@ -82,6 +82,18 @@ pub fn count_refused(db: &mut dyn Db, incarnation: Incarnation, count: usize) ->
     Ok(())
 }
 
+/// What `engine_info` keeps of a row that is closed: its column, and that of `engine`.
+const KEPT: [(&str, &str); 8] = [
+    ("end_state", "state"),
+    ("end_mode", "mode"),
+    ("end_proof", "proof"),
+    ("end_beat", "beat"),
+    ("end_beat_at", "last_beat_at"),
+    ("end_refused", "refused"),
+    ("ended_by", "ended_by"),
+    ("ended_at", "ended_at"),
+];
+
 /// See `Store::close`. The read of what is owned is plain on purpose: with SKIP LOCKED a row that
 /// another transaction holds at this moment would look like nothing, and the orphan would wait for the
 /// slow search.
@@ -103,10 +115,12 @@ pub fn close(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
         db.first("close", &sql)?;
         let mut s = db.stmt();
         let id = s.int(incarnation.as_i64());
+        let of = |column: &str| format!("(SELECT e.{column} FROM engine e WHERE e.incarnation = {id})");
+        let copies: Vec<_> = KEPT.iter().map(|(to, from)| format!("{to} = {}", of(from))).collect();
         let keep = s.clone().sql(format!(
-            "UPDATE engine_info SET end_state = e.state, end_mode = e.mode, end_proof = e.proof, end_beat = e.beat, \
-             end_beat_at = e.last_beat_at, end_refused = e.refused, ended_by = e.ended_by, ended_at = e.ended_at \
-             FROM engine e WHERE e.incarnation = engine_info.incarnation AND e.incarnation = {id} AND e.state <> 1"
+            "UPDATE engine_info SET {} WHERE incarnation = {id} \
+             AND EXISTS (SELECT 1 FROM engine e WHERE e.incarnation = {id} AND e.state <> 1)",
+            copies.join(", ")
         ));
         db.execute("close", &keep)?;
         let sql = s.sql(format!("DELETE FROM engine WHERE incarnation = {id} AND state <> 1"));
@@ -141,12 +155,12 @@ pub fn set_wanted(db: &mut dyn Db, wish: &Wish4Engine) -> StoreResult<Option<Wan
             Some(span) => format!("{now} + {}", s.int(micros(span))),
             None => "NULL".to_owned(),
         };
+        let columns = ["wanted", "reason", "set_by", "set_at", "until_at", "deadline_at"];
+        let or_update = db.dialect().or_update("name", &columns);
         let (until, deadline) = (from_now(&mut s, wish.lasts), from_now(&mut s, wish.deadline));
         let sql = s.sql(format!(
             "INSERT INTO engine_wish (name, wanted, reason, set_by, set_at, until_at, deadline_at) \
-             VALUES ({name}, {wanted}, {reason}, {by}, {now}, {until}, {deadline}) \
-             ON CONFLICT (name) DO UPDATE SET wanted = excluded.wanted, reason = excluded.reason, set_by = excluded.set_by, \
-             set_at = excluded.set_at, until_at = excluded.until_at, deadline_at = excluded.deadline_at"
+             VALUES ({name}, {wanted}, {reason}, {by}, {now}, {until}, {deadline}) {or_update}"
         ));
         db.execute("set what is wanted", &sql)?;
         Ok(Some(had))

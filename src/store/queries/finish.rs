@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ends::{ARCHIVED, Ended, of_task, write_next};
 use super::engines;
 use super::lines::wake_heads;
-use super::rows::{held, resources_of};
+use super::rows::{corrupt, held, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::TaskId;
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, TaskState};
 use crate::store::api::{FinishState, StoreResult};
 use crate::store::db::Db;
-use crate::store::sql::{Bind, ColumnType};
+use crate::store::sql::{Bind, ColumnType, Dialect};
 use crate::store::types::{Finish, FinishOutcome, Finisher, Held};
 
 /// See `Store::finish`. One transaction, whatever the ends are: of a step that is repeated nothing may
@@ -60,8 +60,8 @@ fn is_short(end: &Finish) -> bool {
     !end.keyed && end.next == Next::Done && end.output.is_empty()
 }
 
-/// Moves a batch from `task` to `task_archive`: one statement where a CTE may write, two elsewhere, in the
-/// caller's transaction.
+/// Moves a batch from `task` to `task_archive`: one statement where a CTE may write, two elsewhere (three
+/// where the first gives no rows back), in the caller's transaction.
 fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
     if ends.is_empty() {
         return Ok(Vec::new());
@@ -82,7 +82,8 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         .collect();
     let columns =
         [("id", ColumnType::Int), ("token", ColumnType::Int), ("nonce", ColumnType::Int), ("value", ColumnType::Text)];
-    let (now, writing_cte) = (db.dialect().now, db.dialect().has_writing_cte);
+    let Dialect { now, has_writing_cte, has_returning, cross_join, .. } = *db.dialect();
+    let locked = if has_returning { Vec::new() } else { lock_held(db, &ends)? };
     let mut s = db.stmt();
     let engine = s.text(who.name.as_str());
     let u = s.table("u", &columns, &rows);
@@ -92,7 +93,7 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         format!("t.id = u.id AND t.token = u.token AND t.nonce = u.nonce AND t.state = {}", TaskState::Running.code());
     let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
     let tail = format!("{}, {}, {now}, {engine}", TaskState::Done.code(), AttemptResult::Done.code());
-    if writing_cte {
+    if has_writing_cte {
         // The value comes through RETURNING: a second join with the list would be planned for one row, and
         // a batch would cost its square.
         let sql = s.sql(format!(
@@ -102,12 +103,17 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
         ));
         return read_held(db, &sql);
     }
-    // CROSS JOIN keeps the list on the outside, for the same reason.
-    let sql = s.sql(format!(
-        "{insert} SELECT {}, {tail}, u.value FROM {u} CROSS JOIN task t WHERE {mine} RETURNING id, token, nonce",
-        of_task("t"),
-    ));
-    let written = read_held(db, &sql)?;
+    // This join keeps the list on the outside, for the same reason.
+    let text = format!("{insert} SELECT {}, {tail}, u.value FROM {u} {cross_join} task t WHERE {mine}", of_task("t"));
+    let written = if has_returning {
+        read_held(db, &s.sql(format!("{text} RETURNING id, token, nonce")))?
+    } else {
+        let copied = db.execute("finish", &s.sql(text))?;
+        if copied != locked.len() {
+            return Err(corrupt("finish", format!("{copied} of {} locked tasks were archived", locked.len())));
+        }
+        locked
+    };
     let mut s = db.stmt();
     let ids = s.in_ints(written.iter().map(|held| held.task.as_i64()));
     let sql = s.sql(format!("DELETE FROM task WHERE id {ids}"));
@@ -117,6 +123,17 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
 
 fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<Held>> {
     Ok(db.query("finish", sql)?.into_iter().map(|mut row| held(&mut row)).collect())
+}
+
+/// Locks the rows of these ends in the order of their numbers; those whose claim still stands.
+fn lock_held(db: &mut dyn Db, ends: &BTreeMap<Held, &Finish>) -> StoreResult<Vec<Held>> {
+    let (lock, running) = (db.dialect().for_update, TaskState::Running.code());
+    let mut s = db.stmt();
+    let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
+    let sql =
+        s.sql(format!("SELECT id, token, nonce FROM task WHERE id {ids} AND state = {running} ORDER BY id {lock}"));
+    let found = read_held(db, &sql)?;
+    Ok(found.into_iter().filter(|held| ends.contains_key(held)).collect())
 }
 
 fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
@@ -214,7 +231,8 @@ fn write_attempt(db: &mut dyn Db, who: &Finisher, end: &Finish, next: &Next) -> 
     let sql = s.sql(format!(
         "INSERT INTO attempt (task, attempt, engine, incarnation, token, nonce, started_at, ended_at, result, exit_code, detail) \
          SELECT id, attempt, {engine}, {incarnation}, token, nonce, claimed_at, {now}, {result}, {code}, {detail} \
-         FROM task WHERE id = {id} ON CONFLICT DO NOTHING"
+         FROM task WHERE id = {id} {}",
+        db.dialect().or_nothing("attempt", "task")
     ));
     db.execute("write the attempt", &sql).map(|_| ())
 }
@@ -229,8 +247,8 @@ fn write_output(db: &mut dyn Db, end: &Finish) -> StoreResult<()> {
     let output = s.bytes(end.output.clone());
     let sql = s.sql(format!(
         "INSERT INTO attempt_output (task, attempt, dropped, output) SELECT id, attempt, {dropped}, {output} \
-         FROM task WHERE id = {id} \
-         ON CONFLICT (task, attempt) DO UPDATE SET dropped = excluded.dropped, output = excluded.output"
+         FROM task WHERE id = {id} {}",
+        db.dialect().or_update("task, attempt", &["dropped", "output"])
     ));
     db.execute("write the output", &sql).map(|_| ())
 }

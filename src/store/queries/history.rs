@@ -9,13 +9,14 @@ use crate::store::db::{Db, Inside};
 use crate::store::sql::Row;
 
 /// Runs a step that has (or would have) a transaction of its own together with its row of history in one
-/// transaction. The step says what it changed; nothing means that there is nothing to tell.
+/// transaction, which errors call `name`. The step says what it changed; nothing means that there is nothing to tell.
 pub fn with_history<T>(
     db: &mut dyn Db,
+    name: &'static str,
     change: &Change,
     step: impl FnOnce(&mut dyn Db) -> StoreResult<(T, Option<Affected>)>,
 ) -> StoreResult<T> {
-    db.transaction("write the history", |db| {
+    db.transaction(name, |db| {
         let (value, affected) = step(&mut Inside(db))?;
         if let Some(affected) = affected {
             write(db, change, &affected)?;
@@ -142,7 +143,9 @@ fn heads(db: &mut dyn Db, filter: &HistoryFilter, task: Option<TaskId>) -> Store
     }
     if let Some(by) = &filter.by {
         let (exact, user) = (s.text(by), s.text(format!("{by}@")));
-        wheres.push(format!("(made_by = {exact} OR substr(made_by, 1, length({user})) = {user})"));
+        // Counted here: what `length` counts differs between databases.
+        let length = by.chars().count() + 1;
+        wheres.push(format!("(made_by = {exact} OR substr(made_by, 1, {length}) = {user})"));
     }
     if let Some(since) = filter.since {
         wheres.push(format!("made_at >= {now} - {}", s.int(micros(since))));

@@ -65,11 +65,10 @@ pub fn add_here(db: &mut dyn Db, by: Incarnation, counts: &BTreeMap<KindName, Co
     let hour = now - now.rem_euclid(HOUR_US);
     for (kind, counts) in counts {
         let place = Place { hour, kind, shard: shard(by) };
-        // Almost always the row is there. Where it is not, somebody else may be making it at this moment:
-        // then there is nothing to insert, and the row is there for the second try.
-        if db.execute("add to the hour", &place.update(db, counts))? == 0
-            && db.execute("add to the hour", &place.insert(db, counts))? == 0
-        {
+        // Almost always the row is there. Where it is not, somebody else may be making it at this moment: an
+        // empty one is made or found, whatever the count of such an INSERT says, and then it is there.
+        if db.execute("add to the hour", &place.update(db, counts))? == 0 {
+            db.execute("add to the hour", &place.insert(db))?;
             db.execute("add to the hour", &place.update(db, counts))?;
         }
     }
@@ -98,17 +97,11 @@ impl Place<'_> {
         s.sql(format!("UPDATE hour SET {sets} WHERE starts_at = {hour} AND kind = {kind} AND shard = {shard}"))
     }
 
-    fn insert(&self, db: &dyn Db, counts: &Counts) -> Sql {
+    fn insert(&self, db: &dyn Db) -> Sql {
         let mut s = db.stmt();
-        let mut values = vec![s.int(self.hour), s.text(self.kind.as_str()), s.int(self.shard)];
-        let peaks = [counts.run_max_us, counts.wait_max_us];
-        values.extend(sums(counts).into_iter().chain(peaks).map(|value| bind(&mut s, value)));
-        s.sql(format!(
-            "INSERT INTO hour (starts_at, kind, shard, {}, {}) VALUES ({}) ON CONFLICT DO NOTHING",
-            SUMS.join(", "),
-            PEAKS.join(", "),
-            values.join(", ")
-        ))
+        let (hour, kind, shard) = (s.int(self.hour), s.text(self.kind.as_str()), s.int(self.shard));
+        let or_nothing = db.dialect().or_nothing("hour", "shard");
+        s.sql(format!("INSERT INTO hour (starts_at, kind, shard) VALUES ({hour}, {kind}, {shard}) {or_nothing}"))
     }
 }
 

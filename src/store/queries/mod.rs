@@ -5,11 +5,13 @@
 
 pub mod beat;
 pub mod bulk;
+pub mod change;
 pub mod claim;
 pub mod ends;
 pub mod engine_rows;
 pub mod engines;
 pub mod finish;
+pub mod forget;
 pub mod history;
 pub mod hours;
 pub mod lines;

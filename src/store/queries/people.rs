@@ -1,13 +1,13 @@
 //! Tasks as people see them. Nothing here decides anything.
 
-use super::rows::{now, resources_of};
+use super::rows::{micros, now, resources_of};
 use crate::protocol::ids::{Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
 use crate::protocol::time::Timestamp;
 use crate::store::api::{StoreResult, TaskState4Wait};
 use crate::store::db::Db;
-use crate::store::sql::Row;
-use crate::store::types::{AttemptRow, OutputRow, TaskFilter, TaskRow};
+use crate::store::sql::{Row, Stmt};
+use crate::store::types::{AttemptRow, OutputRow, Selected, TaskFilter, TaskRow};
 
 const LIVE: &str = "t.id, t.kind, t.state, t.reason, t.priority, t.due_at, t.attempt, t.failures, t.lost, \
      COALESCE(i.name, t.engine), t.owner, t.token, t.nonce, t.wish, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
@@ -77,18 +77,12 @@ pub fn task(db: &mut dyn Db, task: TaskId) -> StoreResult<Option<(TaskRow, Vec<u
 
 /// See `Store::tasks`.
 pub fn tasks(db: &mut dyn Db, filter: &TaskFilter) -> StoreResult<(Timestamp, Vec<TaskRow>)> {
-    let archived = |state: &TaskState| matches!(state, TaskState::Done | TaskState::Canceled);
-    let live_states: Vec<TaskState> = match filter.states.is_empty() {
-        true => TaskState::ALL.iter().copied().filter(|s| !archived(s)).collect(),
-        false => filter.states.iter().copied().filter(|s| !archived(s)).collect(),
-    };
-    let old_states: Vec<TaskState> = filter.states.iter().copied().filter(archived).collect();
+    let (live_states, old_states) = split(filter);
     let mut found = Vec::new();
-    if !live_states.is_empty() {
-        found.extend(list(db, filter, &live_states, LIVE, FROM_LIVE)?);
-    }
-    if !old_states.is_empty() {
-        found.extend(list(db, filter, &old_states, ARCHIVED, FROM_ARCHIVE)?);
+    for (states, columns, from) in [(&live_states, LIVE, FROM_LIVE), (&old_states, ARCHIVED, FROM_ARCHIVE)] {
+        if !states.is_empty() {
+            found.extend(list(db, filter, states, columns, from)?.iter_mut().map(read_task));
+        }
     }
     found.sort_by_key(|task| std::cmp::Reverse(task.id));
     found.truncate(filter.limit);
@@ -102,13 +96,43 @@ pub fn tasks(db: &mut dyn Db, filter: &TaskFilter) -> StoreResult<(Timestamp, Ve
     Ok((now(db)?, found))
 }
 
+/// States of live rows, and of the archive. Numbers that are named are looked for everywhere.
+fn split(filter: &TaskFilter) -> (Vec<TaskState>, Vec<TaskState>) {
+    let archived = |state: &TaskState| matches!(state, TaskState::Done | TaskState::Canceled);
+    let wanted: Vec<TaskState> = match (filter.states.is_empty(), filter.ids.is_empty()) {
+        (true, true) => TaskState::ALL.iter().copied().filter(|s| !archived(s)).collect(),
+        (true, false) => TaskState::ALL.to_vec(),
+        (false, _) => filter.states.clone(),
+    };
+    wanted.into_iter().partition(|state| !archived(state))
+}
+
+/// See `Store::select`.
+pub fn select(db: &mut dyn Db, filter: &TaskFilter) -> StoreResult<Vec<Selected>> {
+    let (live, old) = split(filter);
+    let mut found = Vec::new();
+    for (states, from) in [(live, FROM_LIVE), (old, FROM_ARCHIVE)] {
+        if states.is_empty() {
+            continue;
+        }
+        for mut row in list(db, filter, &states, "t.id, t.kind, t.state", from)? {
+            let (id, kind) = (TaskId::new(row.int()), KindName::from_stored(row.text()));
+            let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Failed);
+            found.push(Selected { id, kind, state });
+        }
+    }
+    found.sort_by_key(|task| std::cmp::Reverse(task.id));
+    found.truncate(filter.limit);
+    Ok(found)
+}
+
 fn list(
     db: &mut dyn Db,
     filter: &TaskFilter,
     states: &[TaskState],
     columns: &str,
     from: &str,
-) -> StoreResult<Vec<TaskRow>> {
+) -> StoreResult<Vec<Row>> {
     let mut s = db.stmt();
     let codes: Vec<String> = states.iter().map(|state| state.code().to_string()).collect();
     let mut wheres = vec![format!("t.state IN ({})", codes.join(", "))];
@@ -134,9 +158,34 @@ fn list(
         let column = if from == FROM_LIVE { "COALESCE(i.name, t.engine)" } else { "t.engine" };
         wheres.push(format!("{column} = {engine}"));
     }
+    more_conditions(&mut s, filter, from, db.dialect().now, &mut wheres);
     let limit = s.int(i64::try_from(filter.limit).unwrap_or(i64::MAX));
     let sql = s.sql(format!("SELECT {columns} {from} WHERE {} ORDER BY t.id DESC LIMIT {limit}", wheres.join(" AND ")));
-    Ok(db.query("list tasks", &sql)?.iter_mut().map(read_task).collect())
+    db.query("list tasks", &sql)
+}
+
+fn more_conditions(s: &mut Stmt, filter: &TaskFilter, from: &str, now: &str, wheres: &mut Vec<String>) {
+    if let Some(host) = &filter.host {
+        let column = if from == FROM_LIVE { "COALESCE(i.name, t.engine)" } else { "t.engine" };
+        wheres.push(format!("{column} IN (SELECT h.name FROM engine_info h WHERE h.host = {})", s.text(host)));
+    }
+    if let Some(part) = &filter.error_like {
+        // Unlike a pattern it has no characters that mean something else, in any of the databases.
+        let part = s.text(part);
+        wheres.push(format!("replace(lower(t.error), lower({part}), '') <> lower(t.error)"));
+    }
+    if let Some(span) = filter.older_than {
+        wheres.push(format!("t.created_at < {now} - {}", s.int(micros(span))));
+    }
+    if let Some(span) = filter.newer_than {
+        wheres.push(format!("t.created_at >= {now} - {}", s.int(micros(span))));
+    }
+    if !filter.ids.is_empty() {
+        wheres.push(format!("t.id {}", s.in_ints(filter.ids.iter().map(|id| id.as_i64()))));
+    }
+    if let Some(before) = filter.before {
+        wheres.push(format!("t.id < {}", s.int(before.as_i64())));
+    }
 }
 
 /// See `Store::task_states`.

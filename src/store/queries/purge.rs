@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::change::{Change, change, in_one};
 use super::engine_rows::forget_engines;
+use super::forget::forget as forget_resources;
 use super::hours::forget;
 use super::lines::wake_heads;
 use super::rows::{micros, resources_of};
@@ -31,7 +33,7 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
         deleted += db.transaction("purge", |db| failed(db, span, limit))?;
     }
     if let Keep::For(span) = retention.logs {
-        deleted += logs(db, span, limit)?;
+        deleted += in_one(db, "purge", |db| logs(db, span, limit))?;
     }
     if let Keep::For(span) = retention.history {
         deleted += forget(db, "history", "made_at", span, limit)?;
@@ -41,6 +43,9 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
     }
     if let Keep::For(span) = retention.engines {
         deleted += forget_engines(db, span, &[], false)?.len();
+    }
+    if let Keep::For(span) = retention.resources {
+        deleted += forget_resources(db, span, limit)?;
     }
     Ok(deleted)
 }
@@ -56,7 +61,7 @@ fn ids(db: &mut dyn Db, select: &str, span: Duration, limit: usize) -> StoreResu
 fn archived(db: &mut dyn Db, state: TaskState, span: Duration, limit: usize) -> StoreResult<usize> {
     let ids = ids(db, &format!("SELECT id FROM task_archive WHERE state = {}", state.code()), span, limit)?;
     // A task that was brought back meanwhile is not in the archive any more, and keeps its attempts.
-    let gone = delete_returning(db, &format!("task_archive WHERE state = {} AND id", state.code()), &ids)?;
+    let gone = delete(db, "task_archive", &format!("state = {}", state.code()), &ids)?;
     delete_belongings(db, &gone)
 }
 
@@ -67,7 +72,7 @@ fn failed(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
     let locked = lock_resources(db, wants.values().flatten())?;
     let whole = |id: &TaskId| wants.get(id).is_none_or(|names| names.iter().all(|n| locked.contains_key(n)));
     let chosen: Vec<i64> = tasks.iter().filter(|id| whole(id)).map(|id| id.as_i64()).collect();
-    let gone = delete_returning(db, "task WHERE state IN (5, 6) AND id", &chosen)?;
+    let gone = delete(db, "task", "state IN (5, 6)", &chosen)?;
     let names: BTreeSet<ResourceName> =
         gone.iter().filter_map(|id| wants.get(&TaskId::new(*id))).flatten().cloned().collect();
     let mut s = db.stmt();
@@ -78,14 +83,25 @@ fn failed(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
     delete_belongings(db, &gone)
 }
 
-fn delete_returning(db: &mut dyn Db, table: &str, ids: &[i64]) -> StoreResult<Vec<i64>> {
+/// Which of these rows this call has deleted.
+fn delete(db: &mut dyn Db, table: &str, which: &str, ids: &[i64]) -> StoreResult<Vec<i64>> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let mut s = db.stmt();
     let list = s.in_ints(ids.iter().copied());
-    let sql = s.sql(format!("DELETE FROM {table} {list} RETURNING id"));
-    Ok(db.query("purge", &sql)?.into_iter().map(|mut row| row.int()).collect())
+    let old = Change {
+        step: "purge",
+        table,
+        key: "id",
+        set: None,
+        which: format!("id {list} AND {which}"),
+        guard: "1 = 1".into(),
+        order: String::new(),
+        lock: db.dialect().for_update,
+        columns: "id",
+    };
+    Ok(change(db, &s, &old)?.into_iter().map(|mut row| row.int()).collect())
 }
 
 fn delete_belongings(db: &mut dyn Db, ids: &[i64]) -> StoreResult<usize> {
@@ -103,10 +119,22 @@ fn logs(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
     let now = db.dialect().now;
     let mut s = db.stmt();
     let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
-    let sql = s.sql(format!(
-        "DELETE FROM attempt_output WHERE (task, attempt) IN (SELECT o.task, o.attempt FROM attempt a \
-         JOIN attempt_output o ON o.task = a.task AND o.attempt = a.attempt \
-         WHERE a.ended_at < {now} - {span} ORDER BY a.ended_at LIMIT {limit})"
-    ));
-    db.execute("purge", &sql)
+    let old = format!(
+        "SELECT o.task, o.attempt FROM attempt a JOIN attempt_output o ON o.task = a.task AND o.attempt = a.attempt \
+         WHERE a.ended_at < {now} - {span} ORDER BY a.ended_at LIMIT {limit}"
+    );
+    if db.dialect().has_returning {
+        let sql = s.sql(format!("DELETE FROM attempt_output WHERE (task, attempt) IN ({old})"));
+        return db.execute("purge", &sql);
+    }
+    // There, a DELETE may not read its own table behind a LIMIT, and finds pairs in no index: one by one.
+    let rows = db.query("purge", &s.sql(old))?;
+    let mut deleted = 0;
+    for mut row in rows {
+        let mut s = db.stmt();
+        let (task, attempt) = (s.int(row.int()), s.int(row.int()));
+        let sql = s.sql(format!("DELETE FROM attempt_output WHERE task = {task} AND attempt = {attempt}"));
+        deleted += db.execute("purge", &sql)?;
+    }
+    Ok(deleted)
 }

@@ -117,14 +117,19 @@ fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<bool> {
     let t = r.timing.spans();
     let mut s = db.stmt();
     let (id, name) = (s.int(r.incarnation.as_i64()), s.text(r.name.as_str()));
+    let read = s.clone();
+    let or_nothing = db.dialect().or_nothing("engine", "live_name");
     let spans = [t.heartbeat_ms, t.query_ms, t.lease_ms, t.kill_ms, t.takeover_ms, t.sweep_ms];
     let spans: Vec<_> = spans.into_iter().map(|ms| s.int(ms)).collect();
     let sql = s.sql(format!(
         "INSERT INTO engine (incarnation, name, live_name, last_beat_at, {TIMING_COLUMNS}) \
-         VALUES ({id}, {name}, {name}, {now}, {}) ON CONFLICT (live_name) DO NOTHING",
+         VALUES ({id}, {name}, {name}, {now}, {}) {or_nothing}",
         spans.join(", ")
     ));
-    Ok(db.execute("register", &sql)? == 1)
+    db.execute("register", &sql)?;
+    // The count of such an INSERT says something else on each backend.
+    let sql = read.sql(format!("SELECT count(*) FROM engine WHERE incarnation = {id}"));
+    Ok(db.first("register", &sql)?.is_some_and(|mut row| row.int() == 1))
 }
 
 fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
@@ -149,7 +154,7 @@ fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
     ];
     let sql = s.sql(format!(
         "INSERT INTO engine_info (incarnation, name, host, boot_id, pid, state_id, version, protocol_min, protocol_max, \
-         release, kinds, slots, means, timing, registered_at) VALUES ({}, {now})",
+         \"release\", kinds, slots, means, timing, registered_at) VALUES ({}, {now})",
         values.join(", ")
     ));
     db.execute("register", &sql)?;

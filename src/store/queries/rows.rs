@@ -12,7 +12,8 @@ use crate::store::types::{Held, Meta};
 /// `meta`'s columns, in the order of [`read_meta`]; `{identity}` is an SQL expression.
 pub fn meta_columns(identity: &str, now: &str) -> String {
     format!(
-        "m.cluster_id, m.epoch, m.raised_epoch, m.settled_epoch, CASE WHEN m.identity = {identity} THEN 1 ELSE 0 END, {now}"
+        "m.cluster_id, m.cluster, m.epoch, m.raised_epoch, m.settled_epoch, m.raised_reason, \
+         CASE WHEN m.identity = {identity} THEN 1 ELSE 0 END, {now}"
     )
 }
 
@@ -20,9 +21,11 @@ pub fn meta_columns(identity: &str, now: &str) -> String {
 pub fn read_meta(row: &mut Row) -> Meta {
     Meta {
         cluster_id: row.text(),
+        cluster: row.opt_text(),
         epoch: Epoch::new(row.int()),
         raised_epoch: Epoch::new(row.int()),
         settled_epoch: Epoch::new(row.int()),
+        raised_reason: row.opt_text(),
         identity_matches: row.flag(),
         now: Timestamp::from_us(row.int()),
     }

@@ -13,20 +13,21 @@ use crate::store::error::StoreError;
 use crate::store::sql::Row;
 use crate::store::types::{EndedPeer, SweepView};
 
-/// 1.25 h in microseconds; as a 64-bit product, because an hour of it does not fit 32.
-const RECENT_US: &str = "e.heartbeat_ms * CAST(1250 AS BIGINT)";
-
 /// See `Store::sweep`.
 pub fn sweep(db: &mut dyn Db, kind: SweepKind) -> StoreResult<SweepView> {
     let identity = db.identity()?;
     let now = db.dialect().now;
     let columns = meta_columns(&identity, now);
     // On both sides of now: a clock that was stepped back leaves beats in the future.
-    let late = format!("(e.last_beat_at < {now} - {RECENT_US} OR e.last_beat_at > {now} + {RECENT_US})");
+    let mut s = db.stmt();
+    // 1.25 h in microseconds; a bind has 64 bits, and so has the product: an hour of it does not fit 32.
+    let recent = format!("e.heartbeat_ms * {}", s.int(1_250));
+    let late = format!("(e.last_beat_at < {now} - {recent} OR e.last_beat_at > {now} + {recent})");
     let filter = if kind == SweepKind::Full { "1 = 1".to_owned() } else { late.clone() };
-    let sql = db.stmt().sql(format!(
+    let sql = s.sql(format!(
         "SELECT {columns}, m.orphan_scan_at, (SELECT count(*) FROM engine WHERE state = 1), \
-         (SELECT max(takeover_ms) FROM engine WHERE state = 1), (SELECT min(due_at) FROM task WHERE state = 1), \
+         (SELECT max(takeover_ms) FROM engine WHERE state = 1), \
+         (SELECT due_at FROM task WHERE state = 1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1), \
          e.incarnation, e.state, e.name, e.proof, e.acknowledged, e.beat, CASE WHEN {late} THEN 1 ELSE 0 END, \
          {TIMING_COLUMNS} FROM meta m LEFT JOIN engine e ON e.state <> 1 OR {filter} WHERE m.one = 1"
     ));

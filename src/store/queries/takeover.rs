@@ -204,8 +204,9 @@ fn write_attempt(
     ];
     let sql = s.sql(format!(
         "INSERT INTO attempt (task, attempt, engine, incarnation, token, nonce, started_at, ended_at, result, detail) \
-         VALUES ({}) ON CONFLICT DO NOTHING",
-        values.join(", ")
+         VALUES ({}) {}",
+        values.join(", "),
+        db.dialect().or_nothing("attempt", "task")
     ));
     db.execute("write the lost attempt", &sql).map(|_| ())
 }
@@ -234,13 +235,22 @@ fn free_strays(db: &mut dyn Db, owner: Incarnation, more: bool, freed: &mut BTre
     }
     let mut s = db.stmt();
     let id = s.int(owner.as_i64());
+    let strays = format!(
+        "owner = {id} AND NOT EXISTS (SELECT 1 FROM task t WHERE t.id = resource.owner_task AND t.owner = {id})"
+    );
+    let sql = s.clone().sql(format!("SELECT name FROM resource WHERE {strays} ORDER BY name"));
+    let names: Vec<String> = db.query("free resources", &sql)?.into_iter().map(|mut row| row.text()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let list = s.in_texts(names.iter().map(String::as_str));
     let sql = s.sql(format!(
         "UPDATE resource SET owner = NULL, owner_task = NULL, token = token + 1, version = version + 1 \
-         WHERE owner = {id} AND NOT EXISTS (SELECT 1 FROM task t WHERE t.id = resource.owner_task AND t.owner = {id}) \
-         RETURNING name"
+         WHERE name {list} AND {strays}"
     ));
-    let rows = db.query("free resources", &sql)?;
-    freed.extend(rows.into_iter().map(|mut row| ResourceName::from_stored(row.text())));
+    db.execute("free resources", &sql)?;
+    // Waking a line too many harms nobody.
+    freed.extend(names.into_iter().map(ResourceName::from_stored));
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::bulk::same_resources;
+use super::change::{Change, change};
 use super::claim::create_missing;
 use super::ends::{Ended, write_next};
 use super::lines::wake_heads;
@@ -12,6 +14,7 @@ use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
+use crate::store::error::{Cause, StoreError};
 use crate::store::sql::{Bind, ColumnType};
 use crate::store::types::{NewTask, TaskVerb, VerbOutcome};
 
@@ -19,40 +22,86 @@ use crate::store::types::{NewTask, TaskVerb, VerbOutcome};
 /// limit on binds.
 const ADD_BATCH: usize = 100;
 
+/// Bytes of payload of one INSERT statement, unless one task alone has more: MariaDB takes statements of
+/// 16 MiB where nothing else is configured.
+const ADD_BYTES: usize = 4 << 20;
+
 /// See `Store::add`. All or none; touches no row that engines need.
 pub fn add(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
     db.transaction("add tasks", |db| {
         let mut ids = Vec::with_capacity(tasks.len());
-        for batch in tasks.chunks(ADD_BATCH) {
+        let mut rest = tasks;
+        while !rest.is_empty() {
+            let (batch, more) = rest.split_at(batch_len(rest));
             ids.extend(add_batch(db, batch, by)?);
+            rest = more;
         }
         add_resources(db, tasks, &ids)?;
         Ok(ids)
     })
 }
 
+fn batch_len(tasks: &[NewTask]) -> usize {
+    let mut bytes = 0;
+    let fits = |task: &&NewTask| {
+        bytes += task.payload.len();
+        bytes <= ADD_BYTES
+    };
+    tasks.iter().take(ADD_BATCH).take_while(fits).count().max(1)
+}
+
+/// Where an INSERT gives no numbers back, its rows are found again by whom they were last charged for: not an
+/// incarnation but a random number plus their place, which no later charge minds. Counting on from the first number would lean on how the
+/// server hands numbers out, which an operator (`innodb_autoinc_lock_mode`) and Galera (steps of more than
+/// one) may change.
 fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
-    let now = db.dialect().now;
+    let (now, has_returning) = (db.dialect().now, db.dialect().has_returning);
+    let first = fastrand::i64(1..i64::MAX / 2);
     let mut s = db.stmt();
     let by = s.text(by);
     let mut rows = Vec::with_capacity(tasks.len());
-    for task in tasks {
+    for (at, task) in (0..).zip(tasks) {
         let (kind, payload) = (s.text(task.kind.as_str()), s.bytes(task.payload.clone()));
         // Everything is bound, also the NULL of no delay: prepared statements are kept by their text,
         // and a text of its own for each batch would fill the memory of engine and server.
         let (keyed, priority) = (s.int(i64::from(!task.resources.is_empty())), s.int(task.priority));
         let state = if task.delay.is_some() { TaskState::Waiting } else { TaskState::Ready };
         let (state, delay) = (s.int(state.code()), s.opt_int(task.delay.map(micros)));
-        rows.push(format!("({kind}, {state}, {keyed}, {priority}, {now} + {delay}, {now}, {by}, {payload})"));
+        let charged = s.opt_int((!has_returning).then_some(first + at));
+        rows.push(format!(
+            "({kind}, {state}, {keyed}, {priority}, {charged}, {now} + {delay}, {now}, {by}, {payload})"
+        ));
     }
-    let sql = s.sql(format!(
-        "INSERT INTO task (kind, state, keyed, priority, due_at, created_at, created_by, payload) VALUES {} RETURNING id",
+    let text = format!(
+        "INSERT INTO task (kind, state, keyed, priority, charged, due_at, created_at, created_by, payload) VALUES {}",
         rows.join(", ")
-    ));
+    );
+    let mut ids: Vec<TaskId> = if has_returning {
+        let sql = s.sql(format!("{text} RETURNING id"));
+        db.query("add tasks", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect()
+    } else {
+        db.execute("add tasks", &s.sql(text))?;
+        find_added(db, first, tasks.len())?
+    };
     // Numbers are given out in the order of the rows, but RETURNING promises no order.
-    let mut ids: Vec<TaskId> = db.query("add tasks", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect();
     ids.sort_unstable();
     Ok(ids)
+}
+
+fn find_added(db: &mut dyn Db, first: i64, count: usize) -> StoreResult<Vec<TaskId>> {
+    let mut s = db.stmt();
+    let (from, to) = (s.int(first), s.int(first + i64::try_from(count).unwrap_or(0)));
+    let sql = s.sql(format!(
+        "SELECT id FROM task WHERE id >= LAST_INSERT_ID() AND charged >= {from} AND charged < {to} ORDER BY charged"
+    ));
+    let ids: Vec<TaskId> = db.query("add tasks", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect();
+    // Another adder has drawn a number nearby: all of it is undone, and done again with other numbers. Out of
+    // order, a task's place in its lines would not be the one that was asked for.
+    if ids.len() == count && ids.is_sorted() {
+        return Ok(ids);
+    }
+    let source = Cause(format!("{} rows were found where {count} were added", ids.len()));
+    Err(StoreError::Busy { step: "add tasks", source })
 }
 
 fn add_resources(db: &mut dyn Db, tasks: &[NewTask], ids: &[TaskId]) -> StoreResult<()> {
@@ -98,14 +147,18 @@ fn promote(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
     let (now, skip) = (db.dialect().now, db.dialect().skip_locked);
     let mut s = db.stmt();
     let limit = s.int(i64::try_from(limit).unwrap_or(i64::MAX));
-    let pick = s.one_of(&format!(
-        "SELECT id FROM task WHERE state = 1 AND due_at <= {now} ORDER BY due_at LIMIT {limit} {skip}"
-    ));
-    let sql = s.sql(format!(
-        "UPDATE task SET state = 0, due_at = NULL, version = version + 1 WHERE id {pick} RETURNING id, keyed"
-    ));
-    let rows: Vec<(i64, bool)> =
-        db.query("make tasks due", &sql)?.into_iter().map(|mut row| (row.int(), row.flag())).collect();
+    let due = Change {
+        step: "make tasks due",
+        table: "task",
+        key: "id",
+        set: Some("state = 0, due_at = NULL, version = version + 1".into()),
+        which: format!("state = 1 AND due_at <= {now}"),
+        guard: "1 = 1".into(),
+        order: format!("ORDER BY due_at LIMIT {limit}"),
+        lock: skip,
+        columns: "id, keyed",
+    };
+    let rows: Vec<(i64, bool)> = change(db, &s, &due)?.into_iter().map(|mut row| (row.int(), row.flag())).collect();
     let keyed: Vec<i64> = rows.iter().filter(|(_, keyed)| *keyed).map(|(id, _)| *id).collect();
     if !keyed.is_empty() {
         let mut s = db.stmt();
@@ -164,6 +217,7 @@ pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
         let id = s.int(task.as_i64());
         let sql = s.sql(format!("SELECT state, token FROM task WHERE id = {id} {lock}"));
         let Some(mut row) = db.first("change a task", &sql)? else { return archived_verb(db, task, verb) };
+        same_resources(db, &wants, std::iter::once(&task))?;
         let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Failed);
         let ended =
             Ended { stored: Token::new(row.int()), names: &names, result: AttemptResult::Canceled, detail: None };

@@ -30,6 +30,8 @@ impl SchemaStatus {
 pub struct Meta {
     /// Random, made with the database: recognises a wrong one.
     pub cluster_id: String,
+    /// The cluster's name, which its first engine wrote.
+    pub cluster: Option<String>,
     /// The current epoch.
     pub epoch: Epoch,
     /// The last epoch that was raised because commits may be lost.
@@ -37,6 +39,8 @@ pub struct Meta {
     /// The last epoch after which some engine has watched for the largest T; claims need
     /// `settled_epoch >= raised_epoch`.
     pub settled_epoch: Epoch,
+    /// Why the epoch was raised the last time.
+    pub raised_reason: Option<String>,
     /// Whether the database's identity is the recorded one.
     pub identity_matches: bool,
     /// The database's clock.

@@ -141,8 +141,31 @@ pub struct TaskFilter {
     pub resource: Option<ResourceName>,
     /// Run by this engine (now or last).
     pub engine: Option<EngineName>,
+    /// Run on this host (now or last).
+    pub host: Option<String>,
+    /// Whose last error contains this, whatever the case of its letters.
+    pub error_like: Option<String>,
+    /// Added longer ago.
+    pub older_than: Option<Duration>,
+    /// Added less long ago.
+    pub newer_than: Option<Duration>,
+    /// Only these; empty: all.
+    pub ids: Vec<TaskId>,
+    /// With a smaller number: the next page of a long list.
+    pub before: Option<TaskId>,
     /// At most so many, newest first.
     pub limit: usize,
+}
+
+/// A task that was selected for a verb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// Its number.
+    pub id: TaskId,
+    /// Its kind.
+    pub kind: KindName,
+    /// Its state when it was selected.
+    pub state: TaskState,
 }
 
 /// One attempt as people see it.

@@ -158,6 +158,21 @@ pub enum TaskVerb {
     Cancel,
 }
 
+impl TaskVerb {
+    /// What comes of it for a task in this state: the one place that knows.
+    pub const fn on(self, state: TaskState) -> VerbOutcome {
+        use TaskState::{Blocked, Canceled, Done, Failed, Held, Quarantined, Ready, Running, Waiting};
+        match (self, state) {
+            (Self::Cancel, Running) => VerbOutcome::Asked,
+            (Self::Cancel, Ready | Waiting | Blocked | Held | Failed | Quarantined)
+            | (Self::Retry, Failed | Quarantined | Waiting | Held | Canceled) => VerbOutcome::Applied(state),
+            (Self::Cancel, Done | Canceled) | (Self::Retry, Ready | Blocked | Running | Done) => {
+                VerbOutcome::WrongState(state)
+            }
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerbOutcome {

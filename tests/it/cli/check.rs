@@ -42,6 +42,21 @@ fn work_that_nobody_does_is_critical_everywhere() {
 }
 
 #[test]
+fn a_cluster_without_engines_is_not_fine() {
+    let desk = Desk::new();
+    let said = desk.check("").code(1).out;
+    assert_eq!(text(&said), "REKINDLE WARNING - no engine is alive: a task that is added now would not run");
+    assert!(said.ends_with("\nnext: rekindle engine list\n"), "{said}");
+    let said = desk.check("-m engines").code(2).out;
+    assert_eq!(text(&said), "REKINDLE ENGINES CRITICAL - 0 of 0 engines alive (limit 1:)");
+    let app = live(&*desk.store(), "app1");
+    desk.check("").code(0);
+    assert!(desk.store().stop(app.incarnation).unwrap());
+    desk.check("").code(1);
+    desk.check("-m engines").code(2);
+}
+
+#[test]
 fn a_fenced_engine_is_a_warning() {
     let desk = Desk::new();
     let store = desk.store();

@@ -52,6 +52,34 @@ fn a_wish_tells_when_it_takes_effect_and_how_to_undo_it() {
 }
 
 #[test]
+fn a_weaker_wish_does_not_end_a_stronger_one_without_consent() {
+    let desk = Desk::new();
+    let store = desk.store();
+    let (app1, app2) = (live(&*store, "app1"), live(&*store, "app2"));
+    desk.args(&["engine", "drain", "app1", "--reason", "kernel update"]).code(0);
+    // None of several is changed.
+    for line in ["engine pause app2 app1", "engine pause --all"] {
+        let said = desk.run(line).code(3);
+        assert!(said.err.starts_with("error[E102]: pause app1 instead of the drain of "), "{said:?}");
+        assert!(said.err.contains(": kernel update") && said.err.contains("add --yes"), "{said:?}");
+    }
+    assert_eq!(beat(&desk, &app1, Mode::Draining).wanted.word(), "drain");
+    assert_eq!(beat(&desk, &app2, Mode::Active).wanted.word(), "run");
+    desk.run("engine pause app2").code(0);
+    desk.run("engine stop app2").code(0);
+    desk.run("engine drain app2").code(3);
+    assert_eq!(beat(&desk, &app2, Mode::Drained).wanted.word(), "stop");
+
+    let said = desk.run("engine pause app1 --yes").code(0).out;
+    assert!(said.contains("\nit was to drain before of ") && said.contains(": kernel update\n"), "{said}");
+    assert!(said.ends_with("undo: rekindle engine drain app1\n"), "{said}");
+    desk.args(&["engine", "drain", "app1", "--reason", "again"]).code(0);
+    let said = desk.run("engine resume app1").code(0).out;
+    assert!(said.contains("\nundid: drain of ") && said.contains(": again\n"), "{said}");
+    assert_eq!(beat(&desk, &app1, Mode::Drained).wanted.word(), "run");
+}
+
+#[test]
 fn a_drain_is_watched_until_nothing_runs() {
     let desk = Desk::new();
     let app = live(&*desk.store(), "app1");

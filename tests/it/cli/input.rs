@@ -52,7 +52,38 @@ fn json_that_was_cut_by_the_shell_is_refused() {
     let said = desk.args(&["task", "add", "mail", "--payload", "{\"a\":"]).code(2);
     assert!(said.err.starts_with("error[E505]: the payload looks like JSON but is not"), "{}", said.err);
     desk.args(&["task", "add", "mail", "--payload", "World"]).code(0);
-    desk.args(&["task", "add", "mail", "--payload", "@/no/such/file"]).code(1);
+    for args in [&["--payload", "@/no/such/file"], &["--many", "/no/such/file"], &["--payload", "@/"]] {
+        let said = desk.args(&[&["task", "add", "mail"], &args[..]].concat()).code(2);
+        assert!(said.err.starts_with("error[E505]: cannot read /"), "{}", said.err);
+        assert!(said.err.contains("cause") && said.err.contains("nothing was added"), "{}", said.err);
+    }
+}
+
+#[test]
+fn names_that_look_like_others_are_refused() {
+    let desk = Desk::new();
+    for name in [" ", " a", "a ", "\u{a0}a"] {
+        let said = desk.args(&["task", "add", "mail", "--resource", name]).code(2);
+        assert!(said.err.contains("a resource name must not begin or end with a blank"), "{}", said.err);
+        let lines = format!("{{\"payload\":1}}\n{{\"payload\":1,\"resources\":[\"{name}\"]}}\n");
+        let said = desk.feed("task add mail --many -", lines.as_bytes()).code(2);
+        assert!(said.err.contains("line 2: a resource name must not begin or end with a blank"), "{}", said.err);
+    }
+    assert_eq!(count(&desk), 0);
+    desk.args(&["task", "add", "mail", "--resource", "a b"]).code(0);
+}
+
+#[test]
+fn a_configuration_is_checked_to_its_end() {
+    let desk = Desk::bare();
+    desk.configure(
+        "slotz = 4\n[kind.a]\ncommand = [\"/no/such\"]\n[kind.b]\ncommand = [\"sh\"]\n[kind.c]\ncommand = []\n",
+    );
+    let said = desk.run("config check").code(78).out;
+    for part in ["unknown key engine.slotz", "kind.a.command: /no/such", "kind.b.command: sh", "kind.c.command: must"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(said.contains("wrong: 4 problems"), "{said}");
 }
 
 #[test]
@@ -73,7 +104,7 @@ fn wrong_usage_has_a_code_and_a_guess() {
         ("task show x", "such as 4812 or #4812"),
         ("task frobnicate", "unrecognized subcommand"),
         ("task add mail --delay 5", "did you mean 5s?"),
-        ("task wait", "required"),
+        ("task wait", "which tasks?"),
         ("task cancel 1 -k mail", "cannot be used with"),
         ("engine pause", "required"),
     ] {

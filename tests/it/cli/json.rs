@@ -33,6 +33,7 @@ fn every_document_names_its_schema_and_time() {
         ("task retry 2", "rekindle.task-retry/1"),
         ("resource list", "rekindle.resource-list/1"),
         ("resource show r", "rekindle.resource/1"),
+        ("history", "rekindle.history/1"),
         ("db status", "rekindle.db-status/1"),
         ("db migrate", "rekindle.db-migrate/1"),
         ("doctor", "rekindle.doctor/1"),
@@ -109,7 +110,7 @@ fn fields_are_never_missing() {
     let status = desk.run("status -o json").json();
     assert_eq!(
         keys(&status),
-        ["cluster", "database", "engines", "last_hour", "now", "problems", "schema", "status", "tasks"]
+        ["cluster", "database", "engines", "hours", "last_hour", "now", "problems", "schema", "status", "tasks"]
     );
     assert_eq!(status["tasks"]["ready"], 1);
 }

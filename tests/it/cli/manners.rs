@@ -61,7 +61,7 @@ fn the_doctor_says_ok_warn_or_fail_and_how_to_mend_it() {
     for part in [
         "ok    config       ",
         "ok    command      every kind's command can be run\n",
-        "ok    schema       20261121120000\n",
+        "ok    schema       20261121130000\n",
         "ok    writable     yes\n",
     ] {
         assert!(said.contains(part), "{part}: {said}");

@@ -1,10 +1,16 @@
 //! The real programs, run as people and scripts run them, over SQLite files of their own.
 
+mod bulk;
 mod check;
 mod engines;
+mod epoch;
+mod formats;
 mod help;
+mod hints;
+mod history;
 mod input;
 mod json;
+mod login;
 mod manners;
 mod tasks;
 mod trouble;
@@ -144,7 +150,8 @@ fn read(output: std::process::Output) -> Said {
 
 /// An engine that registered and has beaten once.
 fn live(store: &dyn Store, name: &str) -> Engine {
-    let builder = engine(name);
+    let mut builder = engine(name);
+    builder.0.cluster = "desk".into();
     assert!(matches!(builder.register(store), RegisterOutcome::Registered { .. }));
     let engine = Engine { incarnation: builder.0.incarnation, name: builder.0.name, host: builder.0.host };
     engine.accepted(store);

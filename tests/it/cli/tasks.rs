@@ -105,10 +105,15 @@ fn a_selection_of_several_needs_consent() {
     desk.feed("task add mail --many -", b"{\"payload\":1}\n{\"payload\":2}\n{\"payload\":3}\n").code(0);
     let refused = desk.run("task cancel -k mail").code(3);
     assert!(
-        refused.err.contains("cancel 3 tasks needs your consent") && refused.err.contains("add --yes"),
+        refused.err.contains("cancel 3 tasks (3 ready mail) needs your consent")
+            && refused.err.contains("add --yes, better --yes --expect 3"),
         "{refused:?}"
     );
-    assert_eq!(desk.run("task cancel -k mail --dry-run").code(0).out, "would cancel 3 tasks   (dry run)\n#1\n#2\n#3\n");
+    assert_eq!(
+        desk.run("task cancel -k mail --dry-run").code(0).out,
+        "#1 ready -> canceled   (dry run)\n#2 ready -> canceled   (dry run)\n#3 ready -> canceled   (dry run)\n\
+         cancel: 3 tasks   (dry run)\n"
+    );
     assert_eq!(desk.run("task cancel -k mail --limit 1").code(0).out, "#3 ready -> canceled\n");
     let all = desk.run("task cancel --all --yes").code(0).out;
     assert_eq!(all, "#1 ready -> canceled\n#2 ready -> canceled\ncancel: 2 tasks\n");

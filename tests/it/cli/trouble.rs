@@ -12,7 +12,7 @@ use rekindle::store::sqlite::SqliteDb;
 
 use super::{Desk, SECRET};
 
-fn sql(desk: &Desk, text: &str) {
+pub fn sql(desk: &Desk, text: &str) {
     let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
     SqliteDb::open(&settings).unwrap().execute("test", &Sql { text: text.into(), binds: Vec::new() }).unwrap();
 }
@@ -28,8 +28,8 @@ fn a_file_that_is_not_there_is_not_made_but_by_migrate() {
     desk.run("status").code(69);
     assert_eq!(desk.check("").code, 2);
     assert!(!desk.path("a.db").exists());
-    assert_eq!(desk.run("db sync").code(0).out, "schema none -> 20261121120000: 2 migrations run\n");
-    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121120000 is up to date: nothing to do\n");
+    assert_eq!(desk.run("db sync").code(0).out, "schema none -> 20261121130000: 3 migrations run\n");
+    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121130000 is up to date: nothing to do\n");
     desk.run("db migrate --dry-run").code(0);
 }
 
@@ -66,20 +66,20 @@ fn an_older_schema_is_left_alone_until_it_is_migrated() {
     desk.go_back_one_release();
     for line in ["task list", "task add mail", "status", "engine list", "engine clean --yes"] {
         let said = desk.run(line).code(78);
-        assert!(said.err.starts_with("error[E310]: ") && said.err.contains("20261121120000"), "{line}: {}", said.err);
+        assert!(said.err.starts_with("error[E310]: ") && said.err.contains("20261121130000"), "{line}: {}", said.err);
         assert!(said.err.contains("rekindle db migrate"), "{line}: {}", said.err);
     }
     let status = desk.run("db status").code(3).out;
     assert!(status.ends_with("next: rekindle db migrate\n"), "{status}");
     let dry = desk.run("db migrate --dry-run").code(3).out;
-    assert_eq!(dry, "schema 20261121000000 -> 20261121120000: 1 migration would be run   (dry run)\n");
+    assert_eq!(dry, "schema 20261121120000 -> 20261121130000: 1 migration would be run   (dry run)\n");
     let check = desk.check("").code(2).out;
     assert!(check.starts_with("REKINDLE CRITICAL - database schema does not fit: "), "{check}");
     assert!(desk.run("doctor").code(1).out.contains("FAIL  schema"));
     // An engine does not change the schema either: engines of the former release may still run.
     let engine = desk.engine().code(78);
-    assert!(engine.err.contains("20261121120000"), "{engine:?}");
-    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121000000 -> 20261121120000: 1 migration run\n");
+    assert!(engine.err.contains("20261121130000"), "{engine:?}");
+    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121120000 -> 20261121130000: 1 migration run\n");
     assert_eq!(desk.run("task list -o name").code(0).out, "1\n");
 }
 
@@ -127,7 +127,7 @@ fn a_file_that_somebody_else_writes_to_is_busy() {
     let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
     let mut other = SqliteDb::open(&settings).unwrap();
     other.begin("test").unwrap();
-    let said = desk.run("task add mail --timeout 1s").code(75);
+    let said = desk.run("task add mail --timeout 3s").code(75);
     assert!(said.err.starts_with("error[E303]: the database is busy (add tasks)\n"), "{}", said.err);
     assert!(said.err.contains("nothing was changed"), "{}", said.err);
     // Reading goes on.
@@ -139,15 +139,27 @@ fn a_file_that_somebody_else_writes_to_is_busy() {
 #[test]
 fn a_server_that_never_answers_holds_nobody() {
     let desk = Desk::bare();
-    // It accepts connections by its backlog and says nothing, like a server that was stopped.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("postgres://u@127.0.0.1:{}/d", silent.local_addr().unwrap().port());
-    let began = SystemClock.lease_now();
-    let said = desk.args(&["status", "--database-url", &url, "--timeout", "700ms"]).code(69);
-    assert!(said.err.contains("no answer within 0s while connecting (--timeout)"), "{}", said.err);
-    let check = desk.check(&format!("-t 700ms -m latency --database-url {url}")).code(3);
-    assert_eq!(check.out, "REKINDLE LATENCY UNKNOWN - timeout after 0.7s while connecting\nnext: rekindle doctor\n");
-    let check = desk.check(&format!("-t 700ms --database-url {url}")).code(2);
-    assert_eq!(check.out, "REKINDLE CRITICAL - timeout after 0.7s while connecting\nnext: rekindle doctor\n");
-    assert!(SystemClock.lease_now().since(began) < Duration::from_secs(10));
+    for scheme in ["postgres", "mysql"] {
+        // It accepts connections by its backlog and says nothing, like a server that was stopped.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://u@127.0.0.1:{}/d", silent.local_addr().unwrap().port());
+        let began = SystemClock.lease_now();
+        let said = desk.args(&["status", "--database-url", &url, "--timeout", "700ms"]).code(69);
+        assert!(said.err.contains("no answer within 0s while connecting (--timeout)"), "{}", said.err);
+        let check = desk.check(&format!("-t 700ms -m latency --database-url {url}")).code(3);
+        assert_eq!(
+            check.out,
+            format!(
+                "REKINDLE LATENCY UNKNOWN - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
+            )
+        );
+        let check = desk.check(&format!("-t 700ms --database-url {url}")).code(2);
+        assert_eq!(
+            check.out,
+            format!(
+                "REKINDLE CRITICAL - timeout after 0.7s while connecting\nnext: rekindle --database-url {url} doctor\n"
+            )
+        );
+        assert!(SystemClock.lease_now().since(began) < Duration::from_secs(10));
+    }
 }

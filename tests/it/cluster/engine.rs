@@ -16,6 +16,9 @@ use rekindle::protocol::engine::EngineState;
 use super::rig::{Rig, SOON, signal, wait_or};
 use crate::support::proxy::Proxy;
 
+/// What makes a container, as far as an engine can tell.
+pub const CONTAINER: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
+
 /// An engine before its start.
 #[derive(Clone)]
 pub struct EngineSpec<'r> {
@@ -31,6 +34,8 @@ pub struct EngineSpec<'r> {
     env: Vec<(String, String)>,
     group: Option<PathBuf>,
     urls: Vec<String>,
+    beats: Option<String>,
+    contained: bool,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -48,6 +53,8 @@ impl<'r> EngineSpec<'r> {
             env: Vec::new(),
             group: None,
             urls: Vec::new(),
+            beats: None,
+            contained: false,
         }
     }
 
@@ -110,7 +117,7 @@ impl<'r> EngineSpec<'r> {
 
     /// By way of a proxy.
     pub fn through(self, proxy: &Proxy) -> Self {
-        let url = proxy.url(&self.rig.settings.url);
+        let url = proxy.url(self.rig.way());
         self.url(&url)
     }
 
@@ -118,6 +125,17 @@ impl<'r> EngineSpec<'r> {
     pub fn urls(mut self, urls: &[String]) -> Self {
         self.urls = urls.to_vec();
         self
+    }
+
+    /// Heartbeats by a way of their own.
+    pub fn beats(mut self, url: &str) -> Self {
+        self.beats = Some(url.into());
+        self
+    }
+
+    /// As the first process of a PID namespace.
+    pub fn contained(self) -> Self {
+        Self { contained: true, ..self }
     }
 
     fn write(&self) -> PathBuf {
@@ -145,8 +163,12 @@ impl<'r> EngineSpec<'r> {
         let config = self.write();
         let log = config.with_extension("log");
         let out = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle-engine"));
-        let url = self.url.clone().unwrap_or_else(|| self.rig.settings.url.expose().to_string());
+        let program = env!("CARGO_BIN_EXE_rekindle-engine");
+        let mut command = Command::new(if self.contained { CONTAINER[0] } else { program });
+        if self.contained {
+            command.args(&CONTAINER[1..]).arg(program);
+        }
+        let url = self.url.clone().unwrap_or_else(|| self.rig.way().expose());
         command.arg("--config").arg(&config).env_clear().envs(self.rig.env());
         command.env("PATH", std::env::var("PATH").unwrap());
         command.envs(self.env.iter().cloned());
@@ -163,6 +185,7 @@ impl<'r> EngineSpec<'r> {
             fs::write(&urls, self.urls.join("\n")).unwrap();
             command.env("REKINDLE_DATABASE_URL_FILE", urls);
         }
+        command.envs(self.beats.iter().map(|url| ("REKINDLE_DATABASE__BEAT_URL", url)));
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         (command, log)
     }
@@ -171,7 +194,15 @@ impl<'r> EngineSpec<'r> {
     pub fn launch(&self) -> Engine {
         let (mut command, log) = self.command();
         let child = command.spawn().unwrap();
-        Engine { name: self.name.clone(), guard: child.id() as i32, log, child: RefCell::new(child) }
+        let mut guard = child.id() as i32;
+        if self.contained {
+            // The one that made the container waits for its first process, and passes no signals on.
+            let maker = guard;
+            let first = || tree::snapshot().unwrap().into_iter().find(|proc| proc.ppid == maker);
+            wait_or(SOON, || first().is_some(), || "the container has no process".into());
+            guard = first().unwrap().pid;
+        }
+        Engine { name: self.name.clone(), guard, log, child: RefCell::new(child) }
     }
 
     /// Starts it and waits until it beats.
@@ -182,7 +213,7 @@ impl<'r> EngineSpec<'r> {
                 && row.beat > 0
                 && engine.try_proper().is_some_and(|pid| {
                     // In a PID namespace of its own it knows itself by another number.
-                    self.means == "pidns" || row.pid == pid as u32
+                    self.contained || self.means == "pidns" || row.pid == pid as u32
                 })
         };
         wait_or(SOON, || self.rig.lives(&self.name).first().is_some_and(is_it), || engine.log());
@@ -195,7 +226,7 @@ pub struct Engine {
     pub name: String,
     /// Process id of its guard.
     pub guard: i32,
-    log: PathBuf,
+    pub log: PathBuf,
     child: RefCell<Child>,
 }
 

@@ -11,6 +11,7 @@ use rekindle::store::{Fence, FenceOutcome};
 
 use super::engine::Engine;
 use super::rig::{Rig, SOON, signal, uptime, wait_or};
+use super::units::Service;
 
 /// Its first attempt never ends; the second does.
 const FIRST_HANGS: &str = "if first; then forever; fi; ticks 2";
@@ -74,6 +75,50 @@ pub fn the_same_with_a_pid_namespace(rig: &Rig) {
     } else {
         println!("skipped: not root");
     }
+}
+
+/// In one stroke, also what forks faster than it can be looked up.
+pub fn the_same_with_a_control_group(rig: &Rig) {
+    let Some(service) = Service::make(&rig.mark) else { return };
+    let a = rig.engine("a").means("cgroup").group(&service.dir).start();
+    assert!(a.log().contains("kills by control group"), "{}", a.log());
+    let task =
+        rig.add("if first; then escape; (while :; do setsid sleep 30 & sleep 0.01; done) & forever; fi; ticks 2");
+    rig.wait_starts(task, 1, SOON);
+    wait_or(SOON, || rig.task_processes(task).len() > 10, || "it does not fork".into());
+    let b = rig.engine("b").start();
+    let killed_at = uptime();
+    signal(a.proper(), Signal::SIGKILL);
+    let took = second_start(rig, task) - killed_at;
+    assert!(took <= 2.0, "the takeover took {took:.2}s\n{}\n{}", a.log(), b.log());
+    assert_eq!((a.wait(SOON), rig.life("a").proof), (1, Some(Proof::Guard)));
+    ends_done_after_one_loss(rig, task, "its guard killed what was left and proved it");
+    let own = std::fs::read_dir(&service.dir).unwrap().flatten();
+    let left: Vec<_> = own.filter(|e| e.file_name().to_string_lossy().starts_with("rekindle-")).collect();
+    assert!(left.is_empty(), "the guard leaves its group behind: {left:?}");
+    b.stop();
+}
+
+/// The engine is the first process of its namespace and dies with its guard: the kernel kills the rest, an
+/// escaped grandchild that ignores signals included. Nobody proves it, so the successor starts after T.
+pub fn in_a_pid_namespace_everything_dies_with_guard_and_engine(rig: &Rig) {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: not root");
+    }
+    let (a, b, task) = pair(rig, "pidns", FIRST_HANGS_AND_ESCAPES);
+    assert!(rig.task_processes(task).len() >= 2);
+    let proper = a.proper();
+    let killed_at = uptime();
+    a.signal(Signal::SIGKILL);
+    signal(proper, Signal::SIGKILL);
+    wait_or(Duration::from_millis(900), || rig.task_processes(task).is_empty(), || "a task lives on".into());
+    let second = second_start(rig, task);
+    let first_token = rig.said(task, "START")[0].token;
+    let last = rig.oracle().into_iter().rfind(|line| line.token == first_token).unwrap();
+    assert!(last.at - killed_at < 0.9 && last.at < second, "{last:?}, killed at {killed_at}, second at {second}");
+    assert_eq!(rig.life("a").proof, Some(Proof::Expiry));
+    ends_done_after_one_loss(rig, task, "no beat for");
+    b.stop();
 }
 
 pub fn an_engine_whose_guard_is_killed_kills_its_tasks_and_dies(rig: &Rig) {

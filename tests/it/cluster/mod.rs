@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as loudly as tests")]
 
 mod chaos;
+mod container;
 mod engine;
+mod epochs;
 mod kills;
 mod late;
 mod lines;
@@ -32,12 +34,21 @@ macro_rules! cases {
     ($on:path) => {
         run_all! {
             $on:
+            epochs:
+                an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
             chaos:
                 no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
+            container:
+                as_process_1_a_guard_reaps_every_orphan
+                as_process_1_a_guard_obeys_the_signals_that_stop
+                in_a_container_a_killed_engine_is_proved_dead_and_the_container_ends
+                a_killed_container_takes_everything_along_and_its_name_comes_back_at_once;
             kills:
                 a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
                 the_same_with_the_process_tree
                 the_same_with_a_pid_namespace
+                the_same_with_a_control_group
+                in_a_pid_namespace_everything_dies_with_guard_and_engine
                 an_engine_whose_guard_is_killed_kills_its_tasks_and_dies
                 after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
                 a_frozen_engine_is_killed_by_its_guard_before_a_successor_starts
@@ -54,6 +65,7 @@ macro_rules! cases {
                 after_the_death_of_both_the_same_state_directory_registers_at_once;
             places:
                 a_schema_that_is_newer_is_refused_with_78
+                an_engine_of_another_cluster_is_refused_with_78
                 a_schema_that_becomes_newer_later_does_not_stop_who_works
                 engines_that_start_together_set_an_empty_database_up
                 what_is_no_database_is_refused_with_78;
@@ -62,6 +74,7 @@ macro_rules! cases {
                 a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
                 an_engine_that_is_stopped_while_it_starts_exits_well
                 a_second_signal_hands_back_at_once
+                an_engine_that_ends_adds_what_it_did_to_the_hour
                 what_still_runs_at_the_deadline_of_a_drain_is_handed_back
                 drain_pause_and_stop_are_obeyed_with_the_next_beat;
             lines:
@@ -118,7 +131,11 @@ mod sqlite {
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
         places:
-            a_state_directory_that_cannot_be_written_is_named
+            a_state_directory_that_cannot_be_used_is_named
+            what_is_kept_in_a_state_directory_must_be_what_it_should_be
+            a_scratch_directory_that_cannot_be_used_is_named_before_the_first_task
+            a_network_file_system_is_refused_with_78
+            what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next
             a_file_that_is_replaced_raises_the_epoch_and_work_goes_on
             a_file_that_is_deleted_stops_the_work_with_a_clear_error;
     }
@@ -130,9 +147,54 @@ mod postgres {
     run_all! {
         super::rig::on_postgres:
         places:
+            a_login_that_is_refused_exits_77_with_a_next_step
             an_engine_waits_for_a_server_that_is_not_there_yet;
         outages:
             connections_that_are_ended_disturb_nothing;
+    }
+}
+
+/// Those in which the database has a part; what only processes do is the same as above.
+mod mariadb {
+    network_cases!(super::rig::on_mariadb);
+    run_all! {
+        super::rig::on_mariadb:
+        epochs:
+            an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
+        chaos:
+            no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
+        kills:
+            a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
+            after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
+            a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
+            an_operators_fence_waits_until_the_engine_has_stopped_everything;
+        late:
+            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+        names:
+            a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody;
+        places:
+            a_login_that_is_refused_exits_77_with_a_next_step
+            a_schema_that_is_newer_is_refused_with_78
+            engines_that_start_together_set_an_empty_database_up;
+        stops:
+            drain_pause_and_stop_are_obeyed_with_the_next_beat;
+        lines:
+            two_engines_never_own_a_resource_at_once_and_keep_its_order;
+        poison:
+            a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
+        outages:
+            connections_that_are_ended_disturb_nothing;
+    }
+}
+
+mod own_mariadb {
+    run_all! {
+        super::rig::on_own_mariadb:
+        outages:
+            a_frozen_second_disturbs_nothing
+            a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            an_engine_that_is_stopped_while_the_database_is_away_ends
+            a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
     }
 }
 
@@ -147,5 +209,46 @@ mod own_postgres {
             an_engine_that_is_stopped_while_the_database_is_away_ends
             a_minute_without_database_kills_what_runs_and_the_work_goes_on_by_itself
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
+    }
+}
+
+/// A pooler in transaction mode sits between.
+mod pgbouncer {
+    network_cases!(super::rig::on_pgbouncer);
+    run_all! {
+        super::rig::on_pgbouncer:
+        kills:
+            a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
+            after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
+            a_frozen_engine_is_killed_by_its_guard_before_a_successor_starts
+            a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
+            an_operators_fence_waits_until_the_engine_has_stopped_everything;
+        late:
+            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+        lines:
+            two_engines_never_own_a_resource_at_once_and_keep_its_order;
+        names:
+            a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody
+            after_the_death_of_both_the_same_state_directory_registers_at_once;
+        outages:
+            connections_that_are_ended_disturb_nothing;
+        places:
+            engines_that_start_together_set_an_empty_database_up;
+        poison:
+            a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
+        stops:
+            a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
+            drain_pause_and_stop_are_obeyed_with_the_next_beat;
+    }
+}
+
+mod own_pgbouncer {
+    run_all! {
+        super::rig::on_own_pgbouncer:
+        outages:
+            a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            a_pooler_that_is_started_again_disturbs_nothing
+            a_pooler_that_is_away_for_long_kills_what_runs_and_the_work_goes_on_by_itself
+            a_pooler_that_is_away_stops_nothing_where_beats_go_round_it;
     }
 }

@@ -59,8 +59,8 @@ pub fn a_delay_below_q_disturbs_nothing(rig: &Rig) {
     rig.wait_starts(task, 1, SOON);
     settle(rig, &a);
     let before = who(rig, &a);
-    // 300 ms there and back; q is 400.
-    proxy.set(Weather::late(Duration::from_millis(150)));
+    // 300 ms for all the ways there and back of one beat; q is 400.
+    proxy.set(Weather::late(Duration::from_millis(150) / rig.trips_of_a_beat()));
     rig.wait_state(task, TaskState::Done, SOON);
     assert_eq!((rig.results(task), rig.task(task).attempt), (vec![AttemptResult::Done], 1));
     assert_eq!(who(rig, &a), before, "{}", a.log());
@@ -275,7 +275,7 @@ fn once_accepted(rig: &Rig, task: TaskId) {
 pub fn an_engine_starts_by_its_second_url_and_changes_over(rig: &Rig) {
     let proxies = [rig.proxy(), rig.proxy()];
     proxies[0].set(Weather::refusing());
-    let urls = proxies.each_ref().map(|proxy| proxy.url(&rig.settings.url));
+    let urls = proxies.each_ref().map(|proxy| proxy.url(rig.way()));
     let a = rig.engine("a").urls(&urls).start();
     let task = rig.add("alone r; wait_go");
     rig.wait_starts(task, 1, SOON);
@@ -295,7 +295,7 @@ pub fn an_engine_starts_by_its_second_url_and_changes_over(rig: &Rig) {
 pub fn an_engine_starts_by_its_second_url_where_the_first_is_a_black_hole(rig: &Rig) {
     let proxies = [rig.proxy(), rig.proxy()];
     proxies[0].set(Weather::blackhole());
-    let urls = proxies.each_ref().map(|proxy| proxy.url(&rig.settings.url));
+    let urls = proxies.each_ref().map(|proxy| proxy.url(rig.way()));
     let a = rig.engine("a").urls(&urls).with("[database]\nconnect_timeout = \"1s\"").launch();
     let is_up = || rig.lives("a").first().is_some_and(|row| row.beat > 1);
     wait_or(Duration::from_secs(20), is_up, || a.log());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rekindle::clock::{Clock, SystemClock};
+use rekindle::config::Backend;
 use rekindle::protocol::engine::{EngineState, Proof};
 use rekindle::protocol::ids::{Incarnation, TaskId};
 use rekindle::protocol::task::{AttemptResult, TaskState};
@@ -19,6 +20,8 @@ use crate::support::databases::Connection;
 enum Away {
     Stopped,
     Frozen,
+    /// The server stays, and the pooler before it does not.
+    Unpooled,
 }
 
 /// Keeps it away until it is told to come back.
@@ -34,6 +37,7 @@ impl<'r> Outage<'r> {
         match (&rig.server, away) {
             (Some(server), Away::Stopped) => server.stop(),
             (Some(server), Away::Frozen) => server.freeze(),
+            (Some(server), Away::Unpooled) => server.stop_pooler(),
             (None, _) => {
                 // Of SQLite: somebody holds the write lock.
                 let mut connection = rig.connection();
@@ -48,6 +52,7 @@ impl<'r> Outage<'r> {
         match (&self.rig.server, self.away) {
             (Some(server), Away::Stopped) => server.resume(),
             (Some(server), Away::Frozen) => server.thaw(),
+            (Some(server), Away::Unpooled) => server.resume_pooler(),
             (None, _) => self.held.take().unwrap().db().rollback(),
         }
         self.rig.reopen();
@@ -85,6 +90,32 @@ pub fn a_frozen_second_disturbs_nothing(rig: &Rig) {
 pub fn a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine(rig: &Rig) {
     // What the server needs to come up counts, too.
     short(rig, "balanced", Away::Stopped, Duration::from_millis(3_300));
+}
+
+pub fn a_pooler_that_is_started_again_disturbs_nothing(rig: &Rig) {
+    short(rig, "fast", Away::Unpooled, Duration::from_millis(400));
+}
+
+pub fn a_pooler_that_is_away_for_long_kills_what_runs_and_the_work_goes_on_by_itself(rig: &Rig) {
+    long(rig, Away::Unpooled, Duration::from_secs(8));
+}
+
+/// Heartbeats have a way of their own, so the lease holds and the task runs on.
+pub fn a_pooler_that_is_away_stops_nothing_where_beats_go_round_it(rig: &Rig) {
+    let a = rig.engine("a").beats(&rig.settings.url.expose()).start();
+    let before = (rig.life("a").incarnation, pids(&[&a]));
+    let task = rig.add_to("sh", "alone r; ticks 40", &["r"]);
+    rig.wait_starts(task, 1, SOON);
+    let outage = Outage::begin(rig, Away::Unpooled);
+    SystemClock.pause(Duration::from_secs(5));
+    assert_eq!(rig.state(task), TaskState::Running, "its end was written without a pooler");
+    outage.end();
+    rig.wait_state(task, TaskState::Done, SOON);
+    let next = rig.add_to("sh", "ticks 1", &["r"]);
+    rig.wait_state(next, TaskState::Done, SOON);
+    assert_eq!((rig.results(task), rig.task(task).attempt), (vec![AttemptResult::Done], 1));
+    assert_eq!((rig.life("a").incarnation, pids(&[&a])), before, "{}", a.log());
+    a.stop();
 }
 
 pub fn a_minute_without_database_kills_what_runs_and_the_work_goes_on_by_itself(rig: &Rig) {
@@ -195,23 +226,39 @@ pub fn a_database_that_is_read_only_for_a_while_ends_no_engine(rig: &Rig) {
     a.stop();
 }
 
+fn end_connections(rig: &Rig) {
+    if rig.settings.url.backend() == Backend::Postgres {
+        rig.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+             AND pid <> pg_backend_pid()",
+        );
+        return;
+    }
+    let all = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+    for mut row in rig.rows(all) {
+        let text = format!("KILL {}", row.int());
+        // It may have gone by itself.
+        let _ = rig.connection().db().execute("a test", &Sql { text, binds: Vec::new() });
+    }
+}
+
 pub fn connections_that_are_ended_disturb_nothing(rig: &Rig) {
     let engines = ["a", "b"].map(|name| rig.engine(name).start());
     let before = (lives(rig), pids(&engines.each_ref()));
     let tasks: Vec<_> = (0..40).map(|n| rig.add_to("sh", "ticks 3", &[["r", "s", "t"][n % 3]])).collect();
     rig.wait_starts(tasks[0], 1, SOON);
-    // Somebody else ends them: the rig's own must stay.
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
-         AND pid <> pg_backend_pid() AND application_name <> 'rekindle'";
     for _ in 0..12 {
-        rig.rows(end);
+        end_connections(rig);
         SystemClock.pause(Duration::from_millis(150));
     }
+    // Some of them were the rig's own.
+    rig.reopen();
     for task in &tasks {
         rig.wait_state(*task, TaskState::Done, Duration::from_secs(30));
         assert_eq!((rig.said(*task, "END").len(), rig.task(*task).lost), (1, 0), "{:?}", rig.attempts(*task));
     }
-    let words = ["terminating connection", "server closed the connection"];
+    let words =
+        ["terminating connection", "server closed the connection", "gone away", "Lost connection", "was killed"];
     let has_noticed = |engine: &Engine| words.iter().any(|word| engine.log().contains(word));
     assert!(engines.iter().all(has_noticed), "nothing was disturbed\n{}", engines[0].log());
     assert_eq!((lives(rig), pids(&engines.each_ref())), before, "somebody came back as a new life");

@@ -6,14 +6,145 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rekindle::protocol::task::TaskState;
 
+use super::engine::EngineSpec;
 use super::rig::{Rig, SOON, wait_or};
-use crate::support::postgres::{self, Database};
+use crate::support::{mariadb, postgres};
+use rekindle::config::Backend;
 
-pub fn a_state_directory_that_cannot_be_written_is_named(rig: &Rig) {
+/// It ends with this code, says these words and what to do next, and has written nothing.
+fn refused(rig: &Rig, spec: &EngineSpec<'_>, code: i32, words: &[&str]) {
+    let engine = spec.launch();
+    assert_eq!(engine.wait(SOON), code, "{}", engine.log());
+    for part in words.iter().chain(&["next: "]) {
+        assert!(engine.log().contains(part), "{part}: {}", engine.log());
+    }
+    assert!(rig.store().engines().unwrap().1.is_empty(), "{}", engine.log());
+    fs::remove_file(&engine.log).unwrap();
+}
+
+pub fn a_state_directory_that_cannot_be_used_is_named(rig: &Rig) {
     fs::write(rig.path("file"), "").unwrap();
-    let engine = rig.engine("a").state("file/below").launch();
-    assert_eq!(engine.wait(SOON), 1);
-    assert!(engine.log().contains("could not create") && engine.log().contains("file/below"), "{}", engine.log());
+    refused(rig, &rig.engine("a").state("file/below"), 78, &["could not create", "file/below", "Not a directory"]);
+    refused(rig, &rig.engine("a").state("file"), 78, &["could not create", "/file"]);
+    // Not even root may make directories there.
+    refused(rig, &rig.engine("a").state("/sys/rekindle-test"), 77, &["could not create /sys/rekindle-test"]);
+    std::os::unix::fs::symlink(rig.path("nowhere/at/all"), rig.path("link")).unwrap();
+    refused(rig, &rig.engine("a").state("link"), 78, &["could not create", "/link"]);
+}
+
+pub fn what_is_kept_in_a_state_directory_must_be_what_it_should_be(rig: &Rig) {
+    let state = rig.path("state-a");
+    fs::create_dir(&state).unwrap();
+    for text in [&b"x\n"[..], b"\xff\xfe", b"", b"0123 4\n"] {
+        fs::write(state.join("id"), text).unwrap();
+        refused(rig, &rig.engine("a"), 78, &["state-a/id holds no state id; remove it only if"]);
+    }
+    fs::remove_file(state.join("id")).unwrap();
+    for (text, words) in [
+        (&b"garbage\n"[..], "state-a/epoch holds no number: write the epoch into it"),
+        (b"\xff", "state-a/epoch holds no number"),
+        (b"-3", "state-a/epoch holds no epoch from 0 to 8388606"),
+        (b"8388607\n", "state-a/epoch holds no epoch from 0 to 8388606"),
+    ] {
+        fs::write(state.join("epoch"), text).unwrap();
+        refused(rig, &rig.engine("a"), 78, &[words]);
+    }
+    // The largest that another one can follow: the engine raises the database's epoch above it, and works.
+    fs::write(state.join("epoch"), "8388606\n").unwrap();
+    let task = rig.add("ticks 1");
+    let a = rig.engine("a").start();
+    rig.wait_state(task, TaskState::Done, Duration::from_secs(20));
+    assert_eq!(rig.store().meta().unwrap().epoch.as_i64(), 8_388_607);
+    a.stop();
+}
+
+pub fn a_scratch_directory_that_cannot_be_used_is_named_before_the_first_task(rig: &Rig) {
+    let key = "REKINDLE_ENGINE__SCRATCH_DIR";
+    fs::write(rig.path("file"), "").unwrap();
+    let file = rig.path("file").display().to_string();
+    let scratch = "could not use the scratch directory: ";
+    refused(rig, &rig.engine("a").env(key, &file), 78, &[scratch, &file]);
+    refused(rig, &rig.engine("a").env(key, &format!("{file}/below")), 78, &[scratch, "Not a directory"]);
+    refused(rig, &rig.engine("a").env(key, "/sys/rekindle-test"), 77, &[scratch, "/sys/rekindle-test"]);
+}
+
+pub fn an_engine_of_another_cluster_is_refused_with_78(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let before = rig.store().meta().unwrap();
+    assert_eq!(before.cluster.as_deref(), Some("it"));
+    let stranger = rig.engine("b").env("REKINDLE_CLUSTER", "other").launch();
+    assert_eq!(stranger.wait(SOON), 78, "{}", stranger.log());
+    let log = stranger.log();
+    assert!(log.contains(r#"this database belongs to the cluster \"it\", not to \"other\""#), "{log}");
+    assert!(log.contains("next: look at cluster and database.url: rekindle -c "), "{log}");
+    // Nothing of it is there, and who was there goes on.
+    assert_eq!(rig.lives("b"), []);
+    let after = rig.store().meta().unwrap();
+    assert_eq!((after.cluster, after.epoch), (before.cluster, before.epoch));
+    let task = rig.add("ticks 1");
+    rig.wait_state(task, TaskState::Done, SOON);
+    assert_eq!(rig.task(task).engine.as_deref(), Some("a"));
+    a.stop();
+}
+
+pub fn a_login_that_is_refused_exits_77_with_a_next_step(rig: &Rig) {
+    let url = rig.settings.url.expose();
+    let (head, tail) = url.split_once("://").unwrap();
+    let (_, place) = tail.rsplit_once('@').unwrap();
+    for login in ["rekindle:wrong-4711", "nobody:wrong-4711", "rekindle"] {
+        let spec = rig.engine("a").url(&format!("{head}://{login}@{place}"));
+        refused(rig, &spec, 77, &["does not let us in", "look at user and password: rekindle -c ", "pg_hba.conf"]);
+    }
+}
+
+/// FUSE stands for all of them: sshfs and its like look the same, and it is the one that a test can mount. No
+/// file system answers behind it; the kernel tells another user's type by itself.
+pub fn a_network_file_system_is_refused_with_78(rig: &Rig) {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let dir = rig.path("mount");
+    fs::create_dir(&dir).unwrap();
+    let device = match fs::File::options().read(true).write(true).open("/dev/fuse") {
+        Ok(device) => device,
+        Err(error) => return println!("skipped: /dev/fuse cannot be opened: {error}"),
+    };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&device);
+    let data = format!("fd={fd},rootmode=40000,user_id=65534,group_id=65534");
+    if let Err(error) = mount(Some("it"), &dir, Some("fuse"), MsFlags::empty(), Some(data.as_str())) {
+        return println!("skipped: FUSE cannot be mounted: {error}");
+    }
+    let engine = rig.engine("a").url(&format!("sqlite://{}", dir.join("rekindle.db").display())).launch();
+    let limit = rekindle::clock::Clock::lease_now(&rekindle::clock::SystemClock).after(SOON);
+    let is_late = || rekindle::clock::Clock::lease_now(&rekindle::clock::SystemClock) >= limit;
+    // Unmounted in any case, before anything can fail.
+    wait_or(SOON * 2, || engine.ended().is_some() || is_late(), || engine.log());
+    umount2(&dir, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(engine.ended(), Some(78), "{}", engine.log());
+    assert!(engine.log().contains("lies on a network file system (FUSE)"), "{}", engine.log());
+}
+
+/// Payloads and results of tasks may be secret, and a killed life cannot clear up behind itself.
+pub fn what_a_killed_life_left_in_its_scratch_is_cleared_by_the_next(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let task = rig.add("if first; then echo secret > \"$REKINDLE_DIR/left\"; forever; fi; ticks 1");
+    rig.wait_starts(task, 1, SOON);
+    let left = || -> Vec<_> {
+        let homes = fs::read_dir(rig.path("state-a").join("t")).into_iter().flatten().flatten();
+        let attempts = homes.flat_map(|home| fs::read_dir(home.path()).into_iter().flatten().flatten());
+        attempts.map(|attempt| attempt.path().join("left")).filter(|file| file.exists()).collect()
+    };
+    wait_or(SOON, || left().len() == 1, || a.log());
+    let proper = a.proper();
+    // The guard is stopped first, and dies last: it would clear up, and so would an engine whose guard dies first.
+    a.signal(Signal::SIGSTOP);
+    super::rig::signal(proper, Signal::SIGKILL);
+    a.signal(Signal::SIGKILL);
+    a.wait(SOON);
+    wait_or(SOON, || rig.task_processes(task).is_empty(), || "the task lives on".into());
+    assert_eq!(left().len(), 1, "nobody was left to clear it");
+    let next = rig.engine("a").start();
+    rig.wait_state(task, TaskState::Done, SOON);
+    assert_eq!(left(), Vec::<std::path::PathBuf>::new());
+    next.stop();
 }
 
 pub fn a_schema_that_is_newer_is_refused_with_78(rig: &Rig) {
@@ -21,6 +152,11 @@ pub fn a_schema_that_is_newer_is_refused_with_78(rig: &Rig) {
     let engine = rig.engine("a").launch();
     assert_eq!(engine.wait(SOON), 78);
     assert!(engine.log().contains("newer than this program"), "{}", engine.log());
+    assert!(
+        engine.log().contains("next: install the release") && !engine.log().contains("db migrate"),
+        "{}",
+        engine.log()
+    );
     assert_eq!(rig.lives("a"), []);
 }
 
@@ -103,11 +239,17 @@ pub fn a_file_that_is_deleted_stops_the_work_with_a_clear_error(rig: &Rig) {
 }
 
 pub fn engines_that_start_together_set_an_empty_database_up(rig: &Rig) {
-    let empty = postgres::server().filter(|_| rig.settings.url.sqlite_path().is_none());
-    let empty = empty.map(|server| Database::empty(&server));
-    let url = match &empty {
-        Some(database) => database.settings.url.expose().to_string(),
-        None => format!("sqlite://{}", rig.path("empty.db").display()),
+    let (mut postgres_, mut mariadb_) = (None, None);
+    let url = match rig.settings.url.backend() {
+        Backend::Sqlite => format!("sqlite://{}", rig.path("empty.db").display()),
+        Backend::Postgres => {
+            let server = postgres::server().unwrap();
+            postgres_.insert(postgres::Database::empty(&server)).settings.url.expose()
+        }
+        Backend::Mysql => {
+            let server = mariadb::server().unwrap();
+            mariadb_.insert(mariadb::Database::empty(&server)).settings.url.expose()
+        }
     };
     let engines: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| rig.engine(name).url(&url).launch()).collect();
     for engine in &engines {

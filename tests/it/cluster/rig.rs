@@ -12,23 +12,24 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rekindle::config::DatabaseUrl;
+use rekindle::config::{Backend, DatabaseUrl};
 use rekindle::guard::tree;
 use rekindle::protocol::ids::{KindName, ResourceName, TaskId};
 use rekindle::protocol::task::{AttemptResult, TaskState};
 use rekindle::store::db::Db as _;
+use rekindle::store::mysql::MysqlDb;
 use rekindle::store::postgres::Postgres;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{AttemptRow, EngineRow, NewTask, Settings, Store, TaskRow, open};
 
 use super::engine::EngineSpec;
-use super::server::Server;
+use super::server::{self, Server};
 use crate::support::databases::Connection;
-use crate::support::postgres::{self, Database};
 use crate::support::proxy::Proxy;
 pub use crate::support::wait_or;
 use crate::support::wait_until;
+use crate::support::{mariadb, postgres};
 
 const PROBE: &str = r#"#!/bin/sh
 say() { read -r up rest < /proc/uptime; echo "$1 $REKINDLE_TASK $REKINDLE_TOKEN $$ $up" >> "$ORACLE"; }
@@ -59,9 +60,12 @@ pub struct Rig {
     store: parking_lot::Mutex<Arc<dyn Store>>,
     pub settings: Settings,
     pub server: Option<Server>,
+    /// How engines reach the database where that is not the rig's own way.
+    way: Option<DatabaseUrl>,
     pub mark: String,
     dir: tempfile::TempDir,
-    _database: Option<Database>,
+    // Dropped with the rig, whatever database it is.
+    _database: Option<Box<dyn std::any::Any + Send + Sync>>,
 }
 
 /// A case over one cluster.
@@ -75,8 +79,14 @@ pub fn on_sqlite(case: Case) {
 
 pub fn on_postgres(case: Case) {
     let Some(server) = postgres::server() else { return println!("skipped: REKINDLE_TEST_POSTGRES is not set") };
-    let database = Database::migrated(&server);
-    Rig::new(tempfile::tempdir().unwrap(), database.settings.clone(), Some(database), None).run(case);
+    let database = postgres::Database::migrated(&server);
+    Rig::new(tempfile::tempdir().unwrap(), database.settings.clone(), Some(Box::new(database)), None).run(case);
+}
+
+pub fn on_mariadb(case: Case) {
+    let Some(server) = mariadb::server() else { return println!("skipped: REKINDLE_TEST_MARIADB is not set") };
+    let database = mariadb::Database::migrated(&server);
+    Rig::new(tempfile::tempdir().unwrap(), database.settings.clone(), Some(Box::new(database)), None).run(case);
 }
 
 /// Over a PostgreSQL server of the test's own, which it may stop and freeze.
@@ -84,13 +94,55 @@ pub fn on_own_postgres(case: Case) {
     if postgres::server().is_none() {
         return println!("skipped: REKINDLE_TEST_POSTGRES is not set");
     }
-    let server = Server::start();
+    on_own(case, server::POSTGRES);
+}
+
+/// The same with MariaDB.
+pub fn on_own_mariadb(case: Case) {
+    if mariadb::server().is_none() {
+        return println!("skipped: REKINDLE_TEST_MARIADB is not set");
+    }
+    on_own(case, server::MARIADB);
+}
+
+fn on_own(case: Case, kind: &'static server::Kind) {
+    let server = Server::start(kind);
     let settings = Settings::new(DatabaseUrl::parse(server.url()).unwrap());
     Rig::new(tempfile::tempdir().unwrap(), settings, None, Some(server)).run(case);
 }
 
+const NO_POOLER: &str = "skipped: REKINDLE_TEST_PGBOUNCER is not set";
+
+/// Engines reach PostgreSQL through a pooler.
+pub fn on_pgbouncer(case: Case) {
+    let (Some(server), Some(pooler)) = (postgres::server(), postgres::pooler()) else { return println!("{NO_POOLER}") };
+    let database = postgres::Database::migrated(&server);
+    let way = database.through(&pooler).url;
+    let mut rig = Rig::new(tempfile::tempdir().unwrap(), database.settings.clone(), Some(Box::new(database)), None);
+    rig.way = Some(way);
+    rig.run(case);
+}
+
+/// The same with a server and a pooler of the test's own, which it may stop.
+pub fn on_own_pgbouncer(case: Case) {
+    if postgres::pooler().is_none() {
+        return println!("{NO_POOLER}");
+    }
+    let server = Server::start(server::POSTGRES);
+    let settings = Settings::new(DatabaseUrl::parse(server.url()).unwrap());
+    let way = DatabaseUrl::parse(server.pooler()).unwrap();
+    let mut rig = Rig::new(tempfile::tempdir().unwrap(), settings, None, Some(server));
+    rig.way = Some(way);
+    rig.run(case);
+}
+
 impl Rig {
-    fn new(dir: tempfile::TempDir, settings: Settings, database: Option<Database>, server: Option<Server>) -> Self {
+    fn new(
+        dir: tempfile::TempDir,
+        settings: Settings,
+        database: Option<Box<dyn std::any::Any + Send + Sync>>,
+        server: Option<Server>,
+    ) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         static SWEEP: Once = Once::new();
         SWEEP.call_once(sweep);
@@ -100,7 +152,7 @@ impl Rig {
         let store = Self::open(&settings);
         store.migrate().unwrap();
         let settings = Settings { create: false, ..settings };
-        Self { store: parking_lot::Mutex::new(store), settings, server, mark, dir, _database: database }
+        Self { store: parking_lot::Mutex::new(store), settings, server, way: None, mark, dir, _database: database }
     }
 
     fn run(self, case: Case) {
@@ -135,7 +187,21 @@ impl Rig {
 
     /// A way to the database that can be broken.
     pub fn proxy(&self) -> Proxy {
-        Proxy::before(&self.settings.url)
+        Proxy::before(self.way())
+    }
+
+    /// Ways there and back of one beat, on a connection that is open: a statement, or a transaction.
+    pub fn trips_of_a_beat(&self) -> u32 {
+        match self.settings.url.backend() {
+            Backend::Mysql => 4,
+            _ if self.way.is_some() => 3,
+            _ => 1,
+        }
+    }
+
+    /// Where engines find the database.
+    pub fn way(&self) -> &DatabaseUrl {
+        self.way.as_ref().unwrap_or(&self.settings.url)
     }
 
     /// The variables that each engine and task gets.
@@ -260,9 +326,10 @@ impl Rig {
     // ---- behind the store's back ------------------------------------------------------------------------
 
     pub fn connection(&self) -> Connection {
-        match self.settings.url.sqlite_path() {
-            Some(_) => Connection::Sqlite(SqliteDb::open(&self.settings).unwrap()),
-            None => Connection::Postgres(Postgres::open(&self.settings).unwrap()),
+        match self.settings.url.backend() {
+            Backend::Sqlite => Connection::Sqlite(SqliteDb::open(&self.settings).unwrap()),
+            Backend::Postgres => Connection::Postgres(Postgres::open(&self.settings).unwrap()),
+            Backend::Mysql => Connection::Mariadb(MysqlDb::open(&self.settings).unwrap()),
         }
     }
 

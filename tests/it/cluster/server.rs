@@ -1,4 +1,4 @@
-//! A PostgreSQL server of one test's own, which may be stopped and frozen.
+//! A server of one test's own, which may be stopped and frozen, and a pooler before it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -11,35 +11,101 @@ use super::rig::{SOON, signal, wait_or};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/databases");
 
+/// What differs between the servers.
+pub struct Kind {
+    word: &'static str,
+    /// What to start, with what stands before it.
+    with: &'static str,
+    variable: &'static str,
+    /// Below its directory: a file whose first line is its process.
+    pid_file: &'static str,
+    /// What ends it at once, as a crash would.
+    crash: Signal,
+    /// Starts it again: `$1` is its directory, `$2` its port, `$user` what becomes its user.
+    resume: &'static str,
+}
+
+pub static POSTGRES: &Kind = &Kind {
+    word: "postgres",
+    with: "postgres pgbouncer",
+    variable: "REKINDLE_TEST_POSTGRES=",
+    pid_file: "data/postmaster.pid",
+    crash: Signal::SIGQUIT,
+    resume: "bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1); user=''; \
+         [ \"$(id -u)\" != 0 ] || user='setpriv --reuid=postgres --regid=postgres --init-groups --'; \
+         exec $user env -i PATH=\"$PATH\" LC_ALL=C TZ=UTC \"$bin/pg_ctl\" start -s -w -t 60 -D \"$1/data\" \
+         -l \"$1/data.log\" -o \"-p $2\"",
+};
+
+pub static MARIADB: &Kind = &Kind {
+    word: "mariadb",
+    with: "mariadb",
+    variable: "REKINDLE_TEST_MARIADB=",
+    pid_file: "pid",
+    crash: Signal::SIGKILL,
+    resume: "user=''; owner=$(stat -c %U \"$1/data\"); \
+         [ \"$(id -u)\" != 0 ] || user=\"setpriv --reuid=$owner --regid=$(id -gn $owner) --clear-groups --\"; \
+         $user env -i PATH=\"$PATH:/usr/sbin\" LC_ALL=C TZ=UTC mariadbd --defaults-file=\"$1/my.cnf\" --port=\"$2\" \
+         < /dev/null > \"$1/../again.log\" 2>&1 & \
+         exec bash -c 'for i in {1..300}; do (exec 3<>/dev/tcp/127.0.0.1/$0) 2> /dev/null && exit; sleep 0.1; done; exit 1' \"$2\"",
+};
+
 /// See the module.
 pub struct Server {
+    kind: &'static Kind,
     dir: tempfile::TempDir,
     url: String,
+    pooler: String,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub fn start(kind: &'static Kind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The server's own user must get through.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
-        let out = Command::new(SCRIPT).args(["start", "--fast"]).arg(dir.path().join("db")).output().unwrap();
+        let mut command = Command::new(SCRIPT);
+        command.args(["start", "--fast"]).arg(dir.path().join("db")).env("REKINDLE_DATABASES", kind.with);
+        let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let url = text.lines().find_map(|line| line.strip_prefix("REKINDLE_TEST_POSTGRES="));
-        let url = url.unwrap_or_else(|| panic!("no server: {text}{}", String::from_utf8_lossy(&out.stderr))).to_owned();
-        Self { dir, url }
+        let named = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let url = named(kind.variable);
+        let url = url.unwrap_or_else(|| panic!("no server: {text}{}", String::from_utf8_lossy(&out.stderr)));
+        Self { kind, dir, url, pooler: named("REKINDLE_TEST_PGBOUNCER=").unwrap_or_default() }
+    }
+
+    /// The URL of the pooler before it.
+    pub fn pooler(&self) -> &str {
+        &self.pooler
+    }
+
+    /// Ends the pooler at once.
+    pub fn stop_pooler(&self) {
+        let pid = std::fs::read_to_string(self.dir.path().join("db/pgbouncer/pgbouncer.pid")).unwrap();
+        let pid = pid.trim().parse().unwrap();
+        signal(pid, Signal::SIGTERM);
+        wait_or(SOON, || tree::read(pid).is_none_or(|proc| !proc.is_alive()), || "the pooler does not stop".into());
+    }
+
+    /// Starts it again, in its place.
+    pub fn resume_pooler(&self) {
+        let script = "cd /; PATH=$PATH:/usr/sbin; user=''; \
+             [ \"$(id -u)\" != 0 ] || user='setpriv --reuid=postgres --regid=postgres --init-groups --'; \
+             rm -f \"$1/pgbouncer.pid\"; exec $user pgbouncer -q -d \"$1/pgbouncer.ini\"";
+        let dir = self.dir.path().join("db/pgbouncer");
+        assert!(Command::new("sh").args(["-c", script, "sh"]).arg(dir).status().unwrap().success());
     }
 
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    fn data(&self) -> PathBuf {
-        self.dir.path().join("db/postgres/data")
+    fn home(&self) -> PathBuf {
+        self.dir.path().join("db").join(self.kind.word)
     }
 
     fn postmaster(&self) -> Option<i32> {
-        let text = std::fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-        text.lines().next()?.parse().ok()
+        let text = std::fs::read_to_string(self.home().join(self.kind.pid_file)).ok()?;
+        text.lines().next()?.trim().parse().ok()
     }
 
     /// Postmaster and all its children.
@@ -52,19 +118,16 @@ impl Server {
     /// Ends it at once, as a crash would.
     pub fn stop(&self) {
         let master = self.postmaster().expect("the server runs");
-        signal(master, Signal::SIGQUIT);
+        signal(master, self.kind.crash);
         wait_or(SOON, || tree::read(master).is_none_or(|proc| !proc.is_alive()), || "the server does not stop".into());
     }
 
     /// Starts it again, in its place.
     pub fn resume(&self) {
         let port = self.url.rsplit(':').next().unwrap().split('/').next().unwrap();
-        let script = "cd /; bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1); user=''; \
-             [ \"$(id -u)\" != 0 ] || user='setpriv --reuid=postgres --regid=postgres --init-groups --'; \
-             exec $user env -i PATH=\"$PATH\" LC_ALL=C TZ=UTC \"$bin/pg_ctl\" start -s -w -t 60 -D \"$1\" -l \"$1.log\" -o \"-p $2\"";
-        let log = self.dir.path().join("db/postgres/data.log");
-        let status = Command::new("sh").args(["-c", script, "sh"]).arg(self.data()).arg(port).status().unwrap();
-        assert!(status.success(), "{}", std::fs::read_to_string(log).unwrap_or_default());
+        let script = format!("cd /; {}", self.kind.resume);
+        let status = Command::new("sh").args(["-c", &script, "sh"]).arg(self.home()).arg(port).status().unwrap();
+        assert!(status.success(), "the server did not come back");
     }
 
     /// Stops all its processes; until [`Server::thaw`] it answers nothing, and refuses nothing.

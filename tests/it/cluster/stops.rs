@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use rekindle::protocol::engine::{EngineState, Mode, Wanted};
 use rekindle::protocol::ids::{EngineName, TaskId};
 use rekindle::protocol::task::{AttemptResult, TaskState};
-use rekindle::store::{TaskVerb, VerbOutcome, Wish4Engine};
+use rekindle::store::{Counts, TaskVerb, VerbOutcome, Wish4Engine};
 
 use super::engine::Engine;
 use super::rig::{Rig, SOON, wait_or};
@@ -103,6 +103,26 @@ pub fn a_second_signal_hands_back_at_once(rig: &Rig) {
     a.signal(Signal::SIGTERM);
     assert_eq!(a.wait(SOON), 0);
     ended(rig, task, TaskState::Ready, AttemptResult::HandedBack);
+}
+
+pub fn an_engine_that_ends_adds_what_it_did_to_the_hour(rig: &Rig) {
+    assert_eq!(rig.store().first_hour().unwrap(), None);
+    let a = rig.engine("a").start();
+    let tasks = [rig.add("ticks 2"), rig.add("ticks 2"), rig.add("exit 65")];
+    let ends = [TaskState::Done, TaskState::Done, TaskState::Failed];
+    for (task, state) in tasks.into_iter().zip(ends) {
+        rig.wait_state(task, state, SOON);
+    }
+    a.stop();
+    let first = rig.store().first_hour().unwrap().expect("something was counted");
+    let hours = [first, first.after(Duration::from_secs(3_600))];
+    let mut all = Counts::default();
+    rig.store().hours(&hours).unwrap().iter().for_each(|row| all.add(&row.counts));
+    let got =
+        (all.claimed, all.waited, all.of(AttemptResult::Done), all.of(AttemptResult::Failed), all.failed_for_good);
+    assert_eq!(got, (3, 3, 2, 1, 1), "{all:?}");
+    // Two ticks take about 120 ms.
+    assert!(all.run_us >= 150_000 && all.run_max_us >= 75_000 && all.run_max_us < all.run_us, "{all:?}");
 }
 
 pub fn what_still_runs_at_the_deadline_of_a_drain_is_handed_back(rig: &Rig) {

@@ -67,8 +67,11 @@ pub fn after_the_death_of_both_the_units_prover_kills_what_is_left_and_proves_it
     wait_or(SOON, || rig.task_processes(task).len() >= 2, || "nobody escaped".into());
     let b = rig.engine("b").start();
     let proper = a.proper();
-    a.signal(Signal::SIGKILL);
+    // The guard is stopped first, and dies last: it would kill what its engine left, and an engine whose guard
+    // dies first kills its tasks itself (a stopped one too, because the kernel wakes an orphaned group).
+    a.signal(Signal::SIGSTOP);
     signal(proper, Signal::SIGKILL);
+    a.signal(Signal::SIGKILL);
     a.wait(SOON);
 
     let control = spec.group(&service.control());

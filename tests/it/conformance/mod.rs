@@ -1,12 +1,15 @@
 //! One suite for every store: each case is a function, run against each backend over a database of its
 //! own. A backend is skipped only where its server is not named, and the skip is printed.
 
+mod audit;
 mod claims;
 mod engines;
 mod fences;
 mod finishes;
+mod forgetting;
 mod lines;
 mod model;
+mod pooler;
 mod races;
 mod schema;
 mod takeover;
@@ -28,6 +31,22 @@ macro_rules! store_cases {
     ($on:path) => {
         run_all! {
             $on:
+            audit:
+                each_change_by_a_person_has_its_entry
+                what_was_not_changed_has_no_entry
+                forgotten_engines_are_named_in_the_history
+                a_command_in_batches_is_one_entry_that_each_of_its_tasks_finds
+                the_same_transaction_cannot_be_written_twice
+                the_history_is_asked_by_person_and_time
+                a_batch_tells_each_task_what_one_alone_would_be_told
+                a_batch_cancels_every_task_that_is_not_over
+                a_batch_wakes_the_lines_that_it_leaves
+                a_database_that_moved_takes_no_batch_of_cancels
+                what_engines_count_adds_up_and_keeps_the_longest
+                engines_that_make_the_same_row_at_once_lose_no_count
+                a_takeover_counts_what_was_lost
+                hours_are_forgotten_when_they_are_old
+                the_wait_is_known_of_tasks_that_waited_for_an_engine_only;
             engines:
                 a_live_namesake_is_refused_and_described
                 a_former_life_ends_with_its_proof_in_the_registering_transaction
@@ -56,6 +75,10 @@ macro_rules! store_cases {
                 an_engine_is_closed_only_when_it_owns_nothing
                 the_search_for_orphans_is_given_to_one_caller
                 a_claim_that_commits_after_its_engine_was_closed_is_found;
+            forgetting:
+                a_resource_that_was_forgotten_and_made_again_has_a_larger_token
+                a_few_idle_resources_are_not_worth_an_epoch
+                nothing_is_forgotten_while_an_epoch_is_being_settled;
             takeover:
                 tasks_of_a_live_engine_are_left_alone
                 orphans_become_ready_in_their_old_place_with_a_raised_token
@@ -112,11 +135,10 @@ macro_rules! store_cases {
                 a_blocked_task_of_two_lines_is_woken_by_the_last_one
                 a_delayed_task_joins_the_line_when_it_is_due
                 a_lost_wake_up_is_found_by_the_slow_sweep;
-            model:
-                random_histories_read_the_same_as_in_memory;
             races:
                 two_engines_never_own_one_resource_and_its_order_is_kept
                 of_namesakes_that_register_at_once_one_gets_the_name
+                batches_of_verbs_beside_claims_neither_deadlock_nor_lose_a_task
                 canceling_heads_while_claiming_loses_no_wake_up
                 overlapping_resources_in_any_order_neither_deadlock_nor_overlap
                 four_engines_claim_two_thousand_tasks_each_once
@@ -138,9 +160,31 @@ macro_rules! store_cases {
             texts:
                 payloads_come_back_byte_for_byte
                 resource_names_may_hold_quotes_and_any_script
+                names_that_differ_in_case_or_accent_are_different
                 what_a_program_printed_never_makes_its_end_unwritable
                 a_failing_step_leaves_nothing_half_done
-                a_server_describes_itself
+                a_server_describes_itself;
+        }
+    };
+}
+
+/// Of those that number tasks without gaps, as memory does. A Galera cluster leaves out the numbers of other nodes.
+macro_rules! model_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            model:
+                random_histories_read_the_same_as_in_memory;
+        }
+    };
+}
+
+/// Of those that tell a watcher of changes. Behind a pooler nobody does.
+macro_rules! watcher_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            texts:
                 a_watcher_sees_what_others_add;
         }
     };
@@ -167,14 +211,62 @@ macro_rules! schema_cases {
 
 mod memory {
     store_cases!(crate::support::databases::on_memory);
+    model_cases!(crate::support::databases::on_memory);
+    watcher_cases!(crate::support::databases::on_memory);
 }
 
 mod sqlite {
     store_cases!(crate::support::databases::on_sqlite);
+    model_cases!(crate::support::databases::on_sqlite);
+    watcher_cases!(crate::support::databases::on_sqlite);
     schema_cases!(crate::support::databases::on_empty_sqlite);
+}
+
+mod mariadb {
+    store_cases!(crate::support::databases::on_mariadb);
+    model_cases!(crate::support::databases::on_mariadb);
+    watcher_cases!(crate::support::databases::on_mariadb);
+    schema_cases!(crate::support::databases::on_empty_mariadb);
 }
 
 mod postgres {
     store_cases!(crate::support::databases::on_postgres);
+    model_cases!(crate::support::databases::on_postgres);
+    watcher_cases!(crate::support::databases::on_postgres);
     schema_cases!(crate::support::databases::on_empty_postgres);
+}
+
+mod pgbouncer {
+    store_cases!(crate::support::databases::on_pgbouncer);
+    model_cases!(crate::support::databases::on_pgbouncer);
+    schema_cases!(crate::support::databases::on_empty_pgbouncer);
+    run_all! {
+        crate::support::databases::on_pgbouncer:
+        pooler:
+            it_says_that_it_is_behind_one
+            nothing_is_left_in_the_sessions_of_the_pool;
+    }
+    // By way of the heartbeat's own URL.
+    watcher_cases!(crate::support::databases::on_pgbouncer_beside);
+}
+
+/// Engines on two nodes of one cluster.
+mod galera {
+    store_cases!(crate::support::databases::on_galera);
+    watcher_cases!(crate::support::databases::on_galera);
+    schema_cases!(crate::support::databases::on_empty_galera);
+}
+
+/// What one database has, the others have under the same name.
+#[test]
+fn the_databases_have_the_same_migrations() {
+    let names = |backend: &str| {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(backend);
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert!(!names("sqlite").is_empty());
+    assert_eq!(names("sqlite"), names("postgres"));
+    assert_eq!(names("sqlite"), names("mysql"));
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rekindle::clock::{Clock, SystemClock};
 use rekindle::protocol::ids::{TaskId, Token};
+use rekindle::protocol::task::TaskState;
 use rekindle::store::*;
 
 use crate::support::builders::*;
@@ -81,6 +82,52 @@ pub fn canceling_heads_while_claiming_loses_no_wake_up(rig: &Rig) {
             engines[1].ends(&*rig.store, done(claimed));
         }
     }
+}
+
+pub fn batches_of_verbs_beside_claims_neither_deadlock_nor_lose_a_task(rig: &Rig) {
+    const TASKS: usize = 60;
+    let names = ["r", "s", "t", "u"];
+    for n in 0..TASKS {
+        let mut pair = vec![names[n % 4], names[(n / 4 + n + 1) % 4]];
+        pair.dedup();
+        task_on(&pair).add(&*rig.store);
+    }
+    let all = rig.store.select(&TaskFilter { limit: TASKS, ..TaskFilter::default() }).unwrap();
+    let ids: &Vec<_> = &all.iter().map(|task| task.id).collect();
+    let engines = [engine("a").on(rig), engine("b").on(rig)];
+    in_threads(rig, 4, |n, store| match engines.get(n) {
+        Some(e) => {
+            for _ in 0..25 {
+                for task in e.claim().keyed().limit(3).run(&*store) {
+                    // Some wait for a person, so that there is something to retry.
+                    let end = if task.held.task.as_i64() % 3 == 0 { failed(&task) } else { done(&task) };
+                    e.ends(&*store, end);
+                }
+            }
+        }
+        None => {
+            for _ in 0..25 {
+                let from = fastrand::usize(..TASKS - 15);
+                let verb = if fastrand::bool() { TaskVerb::Cancel } else { TaskVerb::Retry };
+                let change = Change::new("me", "here", "a test", "task verb", None);
+                store.task_verbs(&ids[from..from + 15], verb, &change).unwrap();
+            }
+        }
+    });
+    // Whatever came first: nothing is lost, and what is left in line runs to its end.
+    let until = SystemClock.lease_now().after(LIMIT);
+    let open = || {
+        let states = vec![TaskState::Ready, TaskState::Blocked, TaskState::Running];
+        rig.store.select(&TaskFilter { states, limit: TASKS, ..TaskFilter::default() }).unwrap()
+    };
+    while !open().is_empty() && SystemClock.lease_now() < until {
+        for task in engines[0].claim().keyed().run(&*rig.store) {
+            engines[0].ends(&*rig.store, done(&task));
+        }
+    }
+    assert_eq!(open(), [], "a line stands still");
+    let filter = TaskFilter { ids: ids.clone(), limit: 2 * TASKS, ..TaskFilter::default() };
+    assert_eq!(rig.store.select(&filter).unwrap().len(), TASKS, "each is in one place");
 }
 
 pub fn overlapping_resources_in_any_order_neither_deadlock_nor_overlap(rig: &Rig) {

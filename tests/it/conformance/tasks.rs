@@ -27,7 +27,7 @@ pub fn tasks_are_added_all_or_none(rig: &Rig) {
 }
 
 /// One task in each state, in the order of `TaskState::ALL` without `done` and `canceled`.
-fn one_of_each(rig: &Rig) -> Vec<(TaskState, rekindle::protocol::ids::TaskId)> {
+pub fn one_of_each(rig: &Rig) -> Vec<(TaskState, rekindle::protocol::ids::TaskId)> {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     let waiting = task().delay(secs(60)).add(store);
     let c = {

@@ -40,6 +40,14 @@ pub fn resource_names_may_hold_quotes_and_any_script(rig: &Rig) {
     }
 }
 
+pub fn names_that_differ_in_case_or_accent_are_different(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let names = ["r", "R", "é", "e", "ß", "ss"];
+    let ids: Vec<_> = names.iter().map(|name| task_on(&[name]).add(store)).collect();
+    assert_eq!(a.claim().keyed().limit(10).ids(store), ids, "none stands behind another");
+    engine("A").on(rig);
+}
+
 pub fn what_a_program_printed_never_makes_its_end_unwritable(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     let id = task().add(store);

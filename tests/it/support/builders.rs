@@ -135,7 +135,7 @@ impl Engine {
     }
 
     pub fn finish(&self, store: &dyn Store, ends: &[Finish]) -> Vec<FinishOutcome> {
-        store.finish(&self.finisher(), ends).unwrap()
+        until_free(|| store.finish(&self.finisher(), ends))
     }
 
     /// One end that must be written.
@@ -173,7 +173,7 @@ impl ClaimBuilder {
     }
 
     pub fn run(&self, store: &dyn Store) -> Vec<Claimed> {
-        store.claim(&self.0).unwrap()
+        until_free(|| store.claim(&self.0))
     }
 
     /// Exactly one task must be claimed.
@@ -289,4 +289,18 @@ pub fn wish(name: &str, wanted: Wanted) -> Wish4Engine {
         deadline: None,
         lasts: None,
     }
+}
+
+/// As an engine does, which comes again with its next pass: on a Galera cluster a crowd may keep a step from
+/// being done for longer than the store repeats it. Nothing was written.
+fn until_free<T>(mut step: impl FnMut() -> StoreResult<T>) -> T {
+    let mut done = None;
+    super::wait_until(Duration::from_secs(20), || match step() {
+        Err(StoreError::Busy { .. }) => false,
+        other => {
+            done = Some(other.unwrap());
+            true
+        }
+    });
+    done.expect("it was waited for")
 }

@@ -2,6 +2,7 @@
 //! database behind the store's back: let time pass, move it, commit a late claim.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rekindle::clock::ManualClock;
@@ -9,11 +10,13 @@ use rekindle::config::DatabaseUrl;
 use rekindle::protocol::ids::{Incarnation, Nonce, TaskId, Token};
 use rekindle::protocol::task::TaskState;
 use rekindle::store::db::Db;
+use rekindle::store::mysql::MysqlDb;
 use rekindle::store::postgres::Postgres;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{MemoryStore, Settings, Store, open};
 
+use super::mariadb;
 use super::postgres::{self, Database};
 
 /// A store over a database of its own.
@@ -23,9 +26,27 @@ pub struct Rig {
 }
 
 enum Place {
-    Memory { store: MemoryStore, clock: ManualClock },
-    Sqlite { settings: Settings, _dir: tempfile::TempDir },
+    Memory {
+        store: MemoryStore,
+        clock: ManualClock,
+    },
+    Sqlite {
+        settings: Settings,
+        _dir: tempfile::TempDir,
+    },
     Postgres(Database),
+    /// By way of a pooler, and heartbeats round it.
+    Pooled {
+        database: Database,
+        beats: Settings,
+    },
+    Mariadb(mariadb::Database),
+    /// Each store that is opened has another one of two nodes.
+    Galera {
+        database: mariadb::Database,
+        nodes: Vec<Settings>,
+        opened: AtomicUsize,
+    },
 }
 
 /// A case of the conformance suite.
@@ -53,6 +74,49 @@ pub fn on_postgres(case: Case) {
     with_postgres(case, Database::migrated);
 }
 
+/// Runs a case over two nodes of a Galera cluster.
+pub fn on_galera(case: Case) {
+    with_galera(case, mariadb::Database::migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_galera(case: Case) {
+    with_galera(case, mariadb::Database::empty);
+}
+
+fn with_galera(case: Case, database: fn(&str) -> mariadb::Database) {
+    let Some(nodes) = mariadb::galera() else { return println!("skipped: REKINDLE_TEST_GALERA is not set") };
+    let database = database(&nodes[0]);
+    let nodes = nodes[..2].iter().map(|node| database.by_node(node)).collect();
+    case(&Rig::over(Place::Galera { database, nodes, opened: AtomicUsize::new(0) }));
+}
+
+/// Runs a case over a fresh PostgreSQL database behind a pooler.
+pub fn on_pgbouncer(case: Case) {
+    with_pgbouncer(case, Database::migrated, false);
+}
+
+/// The same without a schema.
+pub fn on_empty_pgbouncer(case: Case) {
+    with_pgbouncer(case, Database::empty, false);
+}
+
+/// Runs a case behind a pooler, where heartbeats have a way of their own.
+pub fn on_pgbouncer_beside(case: Case) {
+    with_pgbouncer(case, Database::migrated, true);
+}
+
+fn with_pgbouncer(case: Case, database: fn(&str) -> Database, beside: bool) {
+    let (Some(server), Some(pooler)) = (postgres::server(), postgres::pooler()) else {
+        return println!("skipped: REKINDLE_TEST_PGBOUNCER is not set");
+    };
+    let mut database = database(&server);
+    let pooled = database.through(&pooler);
+    let direct = std::mem::replace(&mut database.settings, pooled.clone());
+    let beats = if beside { direct } else { pooled };
+    case(&Rig::over(Place::Pooled { database, beats }));
+}
+
 /// The same without a schema.
 pub fn on_empty_postgres(case: Case) {
     with_postgres(case, Database::empty);
@@ -62,6 +126,23 @@ fn with_postgres(case: Case, database: fn(&str) -> Database) {
     match postgres::server() {
         Some(server) => case(&Rig::over(Place::Postgres(database(&server)))),
         None => println!("skipped: REKINDLE_TEST_POSTGRES is not set"),
+    }
+}
+
+/// Runs a case over a fresh MariaDB database.
+pub fn on_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_mariadb(case: Case) {
+    with_mariadb(case, mariadb::Database::empty);
+}
+
+fn with_mariadb(case: Case, database: fn(&str) -> mariadb::Database) {
+    match mariadb::server() {
+        Some(server) => case(&Rig::over(Place::Mariadb(database(&server)))),
+        None => println!("skipped: REKINDLE_TEST_MARIADB is not set"),
     }
 }
 
@@ -94,6 +175,14 @@ impl Rig {
         match &self.place {
             Place::Memory { clock, .. } => clock.advance(span),
             _ => self.shift("-", span),
+        }
+    }
+
+    /// A clock that stands still moves on a little; the databases' own move by themselves, so that two steps
+    /// never share an instant.
+    pub fn tick(&self) {
+        if let Place::Memory { clock, .. } = &self.place {
+            clock.advance(Duration::from_micros(1));
         }
     }
 
@@ -155,39 +244,59 @@ impl Rig {
         self.connection().db().query("a test", &Sql { text: text.into(), binds: Vec::new() }).unwrap()
     }
 
+    /// Where a server is reached.
+    pub fn url(&self) -> String {
+        match &self.place {
+            Place::Postgres(database) | Place::Pooled { database, .. } => database.settings.url.expose(),
+            _ => panic!("no server"),
+        }
+    }
+
     /// A connection of the test's own.
     pub fn connection(&self) -> Connection {
         self.place.connection()
     }
 }
 
-const TIMES: [(&str, &str); 9] = [
+const TIMES: [(&str, &str); 10] = [
     ("engine", "last_beat_at ended_at"),
     ("engine_info", "registered_at ended_at"),
     ("engine_wish", "set_at until_at deadline_at"),
     ("task", "due_at created_at claimed_at ended_at"),
     ("task_archive", "created_at claimed_at ended_at"),
     ("attempt", "started_at ended_at"),
-    ("meta", "orphan_scan_at"),
     ("history", "made_at until_at"),
     ("hour", "starts_at"),
+    ("meta", "orphan_scan_at forget_at"),
+    ("resource", "used_at"),
 ];
 
 impl Place {
     fn open(&self) -> Arc<dyn Store> {
-        let settings = match self {
+        let (settings, beats) = match self {
             Self::Memory { store, .. } => return Arc::new(store.clone()),
-            Self::Sqlite { settings, .. } => settings,
-            Self::Postgres(database) => &database.settings,
+            Self::Sqlite { settings, .. } => (settings, settings),
+            Self::Postgres(database) => (&database.settings, &database.settings),
+            Self::Pooled { database, beats } => (&database.settings, beats),
+            Self::Mariadb(database) => (&database.settings, &database.settings),
+            Self::Galera { nodes, opened, .. } => {
+                let node = &nodes[opened.fetch_add(1, Ordering::Relaxed) % nodes.len()];
+                (node, node)
+            }
         };
-        open(vec![settings.clone()], vec![settings.clone()], 4).unwrap()
+        open(vec![settings.clone()], vec![beats.clone()], 4).unwrap()
     }
 
     fn connection(&self) -> Connection {
         match self {
             Self::Memory { .. } => panic!("memory takes no statements"),
             Self::Sqlite { settings, .. } => Connection::Sqlite(SqliteDb::open(settings).unwrap()),
-            Self::Postgres(database) => Connection::Postgres(Postgres::open(&database.settings).unwrap()),
+            Self::Postgres(database) | Self::Pooled { database, .. } => {
+                Connection::Postgres(Postgres::open(&database.settings).unwrap())
+            }
+            Self::Mariadb(database) | Self::Galera { database, .. } => {
+                Connection::Mariadb(MysqlDb::open(&database.settings).unwrap())
+            }
         }
     }
 }
@@ -196,6 +305,7 @@ impl Place {
 pub enum Connection {
     Sqlite(SqliteDb),
     Postgres(Postgres),
+    Mariadb(MysqlDb),
 }
 
 impl Connection {
@@ -204,6 +314,7 @@ impl Connection {
         match self {
             Self::Sqlite(db) => db,
             Self::Postgres(db) => db,
+            Self::Mariadb(db) => db,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod builders;
 pub mod databases;
+pub mod mariadb;
 pub mod postgres;
 pub mod proxy;
 pub mod schema;

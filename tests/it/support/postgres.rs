@@ -21,11 +21,20 @@ const PREFIX: &str = "rekindle_it_";
 
 /// The server, or `None` where tests run without one. Panics if it is required.
 pub fn server() -> Option<String> {
-    let url = std::env::var("REKINDLE_TEST_POSTGRES").ok();
+    named("postgres", "REKINDLE_TEST_POSTGRES")
+}
+
+/// A pooler before it, in transaction mode; the same way.
+pub fn pooler() -> Option<String> {
+    named("pgbouncer", "REKINDLE_TEST_PGBOUNCER")
+}
+
+fn named(word: &str, variable: &str) -> Option<String> {
+    let url = std::env::var(variable).ok();
     let required = std::env::var("REKINDLE_TEST_REQUIRE").unwrap_or_default();
     assert!(
-        url.is_some() || !required.split(',').any(|word| word.trim() == "postgres"),
-        "REKINDLE_TEST_REQUIRE names postgres, but REKINDLE_TEST_POSTGRES is not set"
+        url.is_some() || !required.split(',').any(|each| each.trim() == word),
+        "REKINDLE_TEST_REQUIRE names {word}, but {variable} is not set"
     );
     url
 }
@@ -50,6 +59,12 @@ impl Database {
     /// Without any table.
     pub fn empty(server: &str) -> Self {
         Self::create(server, "template0")
+    }
+
+    /// By way of a pooler.
+    pub fn through(&self, pooler: &str) -> Settings {
+        let (base, _) = pooler.rsplit_once('/').unwrap();
+        Settings::new(DatabaseUrl::parse(&format!("{base}/{}", self.name)).unwrap())
     }
 
     fn create(server: &str, template: &str) -> Self {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use diesel::mysql::Mysql;
 use diesel::pg::Pg;
 use diesel::sqlite::Sqlite;
 use diesel::{QueryDsl, RunQueryDsl, Table};
@@ -22,6 +23,9 @@ pub fn revert_all(rig: &Rig) {
         Connection::Postgres(mut db) => {
             MigrationHarness::<Pg>::revert_all_migrations(db.raw(), migrate::POSTGRES).unwrap();
         }
+        Connection::Mariadb(mut db) => {
+            MigrationHarness::<Mysql>::revert_all_migrations(db.raw(), migrate::MYSQL).unwrap();
+        }
     }
 }
 
@@ -33,6 +37,9 @@ pub fn revert_newest(rig: &Rig) {
         }
         Connection::Postgres(mut db) => {
             MigrationHarness::<Pg>::revert_last_migration(db.raw(), migrate::POSTGRES).unwrap();
+        }
+        Connection::Mariadb(mut db) => {
+            MigrationHarness::<Mysql>::revert_last_migration(db.raw(), migrate::MYSQL).unwrap();
         }
     }
 }
@@ -48,6 +55,7 @@ pub fn select_all(rig: &Rig) -> Columns {
             match rig.connection() {
                 Connection::Sqlite(mut db) => query.execute(db.raw()).map(|_| ()).unwrap(),
                 Connection::Postgres(mut db) => query.execute(db.raw()).map(|_| ()).unwrap(),
+                Connection::Mariadb(mut db) => query.execute(db.raw()).map(|_| ()).unwrap(),
             }
             let list = text.split(" FROM ").next().unwrap().trim_start_matches("SELECT ").split(", ");
             let columns = list.map(|column| column.rsplit('.').next().unwrap().trim_matches('"').to_owned());
@@ -68,6 +76,10 @@ pub fn columns(rig: &Rig) -> Columns {
         Connection::Postgres(_) => {
             "SELECT table_name::text, column_name::text FROM information_schema.columns \
              WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position"
+        }
+        Connection::Mariadb(_) => {
+            "SELECT table_name, column_name FROM information_schema.columns \
+             WHERE table_schema = DATABASE() ORDER BY table_name, ordinal_position"
         }
     };
     let mut found = Columns::new();

@@ -79,7 +79,7 @@ pub fn note(row: &EngineRow, now: Timestamp, in_utc: bool) -> String {
 }
 
 /// A clock time for what was today, an age for what was longer ago.
-fn clock_or_age(at: Timestamp, now: Timestamp, in_utc: bool) -> String {
+pub fn clock_or_age(at: Timestamp, now: Timestamp, in_utc: bool) -> String {
     let span = now.since(at);
     if span.as_secs() < 12 * 3_600 { clock_time(at, in_utc) } else { format!("{} ago", age(span)) }
 }

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::engine_json::clock_or_age;
 use super::waiting::Patience;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::{age, one_line, shorten, took};
-use crate::cli::output::{self, List, Table};
+use crate::cli::output::{self, DRY, List, Table, plural};
 use crate::cli::session::{Access, Session};
-use crate::cli::{Format, GlobalFlags, load_config, who};
+use crate::cli::{Format, GlobalFlags, consent, load_config, who};
 use crate::clock::{Clock, SystemClock};
 use crate::health::view::newest_lives;
 use crate::protocol::engine::{EngineState, Mode, Wanted};
 use crate::protocol::ids::EngineName;
 use crate::protocol::task::TaskState;
+use crate::protocol::time::Timestamp;
 use crate::store::{EngineRow, TaskFilter, Wish4Engine};
 
 /// Which engines.
@@ -32,6 +34,9 @@ pub struct Names {
     /// All engines that are alive
     #[arg(long, conflicts_with_all = ["names", "is_self"])]
     pub all: bool,
+    /// Only say what would be asked
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }
 
 /// What is wanted.
@@ -52,6 +57,7 @@ struct Asked {
     name: EngineName,
     before: Wanted,
     row: Option<EngineRow>,
+    now: Timestamp,
 }
 
 /// Writes the wish for every name, then waits if asked to. All are asked first, so that work does not hop
@@ -62,9 +68,22 @@ pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliEr
         true => Session::open_patient(flags, &loaded)?,
         false => Session::open(flags, &loaded, Access::Current)?,
     };
-    let (_, rows) = session.read("listing engines", |store| store.engines())?;
+    let (now, rows) = session.read("listing engines", |store| store.engines())?;
     let newest = newest_lives(&rows);
     let wanted_names = chosen(names, &newest, &loaded.config.engine.name)?;
+    consent::expected(flags, wanted_names.len(), "engine")?;
+    if names.dry_run {
+        return tell(&foreseen(&wanted_names, &newest, now), wish, flags, true).map(|()| Exit::Ok);
+    }
+    if names.all && wish.wanted == Wanted::Stop && !wanted_names.is_empty() {
+        let what =
+            format!("stop all {}: each has to be started again on its host", plural(wanted_names.len(), "engine"));
+        consent::severe(flags, &what, session.cluster())?;
+    }
+    let verb = if wish.wanted == Wanted::Run { "resume" } else { wish.wanted.word() };
+    let mut change = who::change(&format!("engine {verb}"), flags);
+    let is_meant = |row: &&&EngineRow| wanted_names.contains(&row.name);
+    weakening(newest.iter().filter(is_meant).copied(), wish.wanted, now, flags)?;
     let mut asked = Vec::new();
     for name in wanted_names {
         let message = Wish4Engine {
@@ -75,13 +94,16 @@ pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliEr
             deadline: wish.deadline,
             lasts: wish.lasts,
         };
-        let before = session.write("telling engines what is wanted", move |store| store.set_wanted(&message))?;
+        let mine = change.clone();
+        change = change.next();
+        let told = session.write("telling engines what is wanted", move |store| store.set_wanted_as(&message, &mine));
+        let before = told?;
         let before =
             before.ok_or_else(|| CliError::no_engine(name.as_str(), newest.iter().map(|row| row.name.as_str())))?;
         let row = newest.iter().find(|row| row.name == name).map(|row| (*row).clone());
-        asked.push(Asked { name, before, row });
+        asked.push(Asked { name, before, row, now });
     }
-    tell(&asked, wish, flags)?;
+    tell(&asked, wish, flags, false)?;
     if wish.wait { watch(&session, &asked, wish, flags) } else { Ok(Exit::Ok) }
 }
 
@@ -100,7 +122,57 @@ fn chosen(names: &Names, newest: &[&EngineRow], own: &EngineName) -> Result<Vec<
     }
 }
 
-fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<(), CliError> {
+/// What the real run would tell, from what is wanted now.
+fn foreseen(names: &[EngineName], newest: &[&EngineRow], now: Timestamp) -> Vec<Asked> {
+    let asked = |name: &EngineName| {
+        let row = newest.iter().find(|row| row.name == *name).map(|row| (*row).clone());
+        let before = row.as_ref().map_or(Wanted::Run, |row| row.wanted.wanted);
+        Asked { name: name.clone(), before, row, now }
+    };
+    names.iter().map(asked).collect()
+}
+
+/// How much a wish keeps an engine from working; `run` is apart, for to resume is to undo.
+const fn strength(wanted: Wanted) -> u8 {
+    match wanted {
+        Wanted::Run => 0,
+        Wanted::Pause => 1,
+        Wanted::Drain => 2,
+        Wanted::Stop => 3,
+    }
+}
+
+/// A pause in the place of somebody's drain (or a drain in that of a stop) would end what that person waits
+/// for, without a word to them: it says whose wish it is, and wants consent. Asked before anything is
+/// written, so that of several engines none is changed.
+fn weakening<'a>(
+    rows: impl Iterator<Item = &'a EngineRow>,
+    wanted: Wanted,
+    now: Timestamp,
+    flags: &GlobalFlags,
+) -> Result<(), CliError> {
+    let is_weaker = |row: &&EngineRow| wanted != Wanted::Run && strength(row.wanted.wanted) > strength(wanted);
+    let weaker: Vec<&EngineRow> = rows.filter(is_weaker).collect();
+    if weaker.is_empty() {
+        return Ok(());
+    }
+    let instead = |row: &&EngineRow| {
+        format!("{} instead of the {} of {}", row.name, row.wanted.wanted, by_whom(row, now, flags.utc))
+    };
+    let what = weaker.iter().map(instead).collect::<Vec<_>>().join(", and ");
+    consent::moderate(flags, &format!("{wanted} {what}"))
+        .map_err(|error| error.cause("it would end what that person asked for, and may wait for"))
+}
+
+/// `alice 13:56: kernel update`.
+fn by_whom(row: &EngineRow, now: Timestamp, in_utc: bool) -> String {
+    let by = row.wanted.by.as_deref().unwrap_or("nobody known");
+    let at = row.wanted.at.map_or_else(String::new, |at| format!(" {}", clock_or_age(at, now, in_utc)));
+    let why = row.wanted.reason.as_ref().map_or_else(String::new, |why| format!(": {}", shorten(&one_line(why), 100)));
+    format!("{by}{at}{why}")
+}
+
+fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags, is_dry: bool) -> Result<(), CliError> {
     let item = |one: &Asked| {
         json!({
             "engine": one.name,
@@ -112,22 +184,22 @@ fn tell(asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<(), CliError
             "effective_within_s": one.row.as_ref().map(|row| crate::cli::human::seconds(within(row))),
         })
     };
-    if flags.output == Format::Table {
-        return asked.iter().try_for_each(|one| flags.say(&words(one, wish)));
+    if flags.output.is_for_people() {
+        let dry = |text: String| if is_dry { text.replace('\n', &format!("{DRY}\n")) } else { text };
+        return asked.iter().try_for_each(|one| flags.say(&dry(flags.command(&words(one, wish, flags.utc)))));
     }
     // While waiting, the list comes at the end.
-    if wish.wait && flags.output != Format::Name {
+    if wish.wait && !is_dry && flags.output != Format::Name {
         return Ok(());
     }
-    List {
-        schema: "rekindle.engine-wish/1",
-        now: SystemClock.wall_now(),
+    let list = List {
         items: asked.iter().map(item).collect(),
         names: asked.iter().map(|one| one.name.to_string()).collect(),
         table: Table::new(&[""]),
         footer: None,
-    }
-    .print(flags)
+        ..List::new("rekindle.engine-wish/1", SystemClock.wall_now())
+    };
+    if is_dry { list.dry_run() } else { list }.print(flags)
 }
 
 /// The next heartbeat comes at the latest after this: 1.1 h, and it may take q.
@@ -135,7 +207,7 @@ fn within(row: &EngineRow) -> Duration {
     row.timing.heartbeat_interval() * 11 / 10 + row.timing.query_timeout()
 }
 
-fn words(one: &Asked, wish: Wish) -> String {
+fn words(one: &Asked, wish: Wish, in_utc: bool) -> String {
     let name = &one.name;
     let word = match wish.wanted {
         Wanted::Run => "resume",
@@ -150,9 +222,16 @@ fn words(one: &Asked, wish: Wish) -> String {
     let until = wish.lasts.map_or_else(String::new, |lasts| format!(" for {}", age(lasts)));
     let deadline =
         wish.deadline.map_or_else(String::new, |span| format!("; what still runs after {} is handed back", age(span)));
+    // What was there before: the database's word, taken with the write, even where somebody was faster.
+    let whose =
+        || one.row.as_ref().filter(|row| row.wanted.wanted == one.before).map(|row| by_whom(row, one.now, in_utc));
+    let whose = whose().map_or_else(String::new, |whose| format!(" of {whose}"));
     let undo = match (wish.wanted, one.before) {
         (Wanted::Run, Wanted::Run) => "it was not paused before".to_owned(),
-        (Wanted::Run, before) => format!("undo: rekindle engine {before} {name}"),
+        (Wanted::Run, before) => format!("undid: {before}{whose}\nundo: rekindle engine {before} {name}"),
+        (wanted, before) if before != Wanted::Run && before != wanted => {
+            format!("it was to {before} before{whose}\nundo: rekindle engine {before} {name}")
+        }
         _ => format!("undo: rekindle engine resume {name}"),
     };
     format!("{name}: {word} requested{until}; {when}{deadline}\n{undo}\n")
@@ -162,7 +241,7 @@ fn words(one: &Asked, wish: Wish) -> String {
 fn watch(session: &Session, asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let mut patience = Patience::new(flags.timeout);
     let mut told: Vec<Option<String>> = vec![None; asked.len()];
-    let tells = flags.output == Format::Table;
+    let tells = flags.output.is_for_people();
     loop {
         let answer = session.try_read("watching engines", |store| store.engines())?;
         if let Some((_, rows)) = patience.bear(session, answer)? {
@@ -226,11 +305,12 @@ fn running(session: &Session, name: &EngineName) -> String {
 }
 
 fn finished(asked: &[Asked], wish: Wish, flags: &GlobalFlags, waited: Duration) -> Result<Exit, CliError> {
-    if flags.output != Format::Table {
-        tell(asked, Wish { wait: false, ..wish }, flags)?;
+    if !flags.output.is_for_people() {
+        tell(asked, Wish { wait: false, ..wish }, flags, false)?;
     } else if wish.wanted == Wanted::Drain {
         let names: Vec<&str> = asked.iter().map(|one| one.name.as_str()).collect();
-        flags.say(&format!("next: work on the host, then   rekindle engine resume {}\n", names.join(" ")))?;
+        let next = format!("next: work on the host, then   rekindle engine resume {}\n", names.join(" "));
+        flags.say(&flags.command(&next))?;
     }
     match wish.deadline.filter(|deadline| waited >= *deadline) {
         Some(deadline) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::payload::refusal;
+use super::payload::{refusal, unreadable};
 use crate::cli::error::CliError;
 use crate::cli::human::{duration_flag, one_line, shorten};
 use crate::protocol::ids::{KindName, PAYLOAD_MAX, RESOURCES_MAX, ResourceName};
@@ -55,14 +55,14 @@ pub fn read(from: &mut impl BufRead, name: &str, common: &Common) -> Result<Vec<
     while problems.len() < PROBLEMS_MAX {
         buffer.clear();
         let read = from.by_ref().take(LINE_MAX as u64 + 1).read_until(b'\n', &mut buffer);
-        if read.map_err(|error| CliError::file("read", name.as_ref(), &error))? == 0 {
+        if read.map_err(|error| unreadable(name, &error))? == 0 {
             break;
         }
         number += 1;
         total += buffer.len();
         if buffer.len() > LINE_MAX {
             problems.push(format!("line {number}: the payload is over 1 MiB ({PAYLOAD_MAX} bytes)"));
-            skip_line(from).map_err(|error| CliError::file("read", name.as_ref(), &error))?;
+            skip_line(from).map_err(|error| unreadable(name, &error))?;
             continue;
         }
         if total > BYTES_MAX || tasks.len() > LINES_MAX {

@@ -22,7 +22,7 @@ pub fn read(text: &str) -> Result<Vec<u8>, CliError> {
     let bytes = match text.strip_prefix('@') {
         _ if text == "-" => read_bounded(&mut std::io::stdin().lock(), "standard input")?,
         Some(path) => {
-            let mut file = File::open(path).map_err(|error| CliError::file("read", path.as_ref(), &error))?;
+            let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
             read_bounded(&mut file, path)?
         }
         None => text.as_bytes().to_vec(),
@@ -34,8 +34,17 @@ pub fn read(text: &str) -> Result<Vec<u8>, CliError> {
 fn read_bounded(from: &mut impl Read, name: &str) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     let read = from.take(PAYLOAD_MAX as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|error| CliError::file("read", name.as_ref(), &error))?;
+    read.map_err(|error| unreadable(name, &error))?;
     Ok(bytes)
+}
+
+/// A file that was named and is not there is wrong usage, like any other bad value of a flag; one that this
+/// user may not read is a matter of permission.
+pub fn unreadable(name: &str, error: &std::io::Error) -> CliError {
+    match CliError::file("read", name.as_ref(), error) {
+        denied if denied.exit == Exit::NoPermission => denied,
+        _ => refusal(format!("cannot read {name}")).cause(error.to_string()),
+    }
 }
 
 /// Whether a payload may be added. What looks like a JSON object or array has to be one: a payload cut by

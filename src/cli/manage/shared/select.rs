@@ -1,5 +1,8 @@
 //! Which tasks a verb is about: the selectors that all task verbs share.
 
+use std::time::Duration;
+
+use crate::cli::human::duration_flag;
 use crate::protocol::ids::{EngineName, KindName, ResourceName};
 use crate::protocol::task::TaskState;
 use crate::store::TaskFilter;
@@ -20,7 +23,22 @@ pub struct Selector {
     /// That this engine runs, or ran last
     #[arg(short, long, value_name = "NAME")]
     pub engine: Option<EngineName>,
+    /// That run on this host, or ran there last
+    #[arg(long, value_name = "HOST", value_parser = not_empty)]
+    pub host: Option<String>,
+    /// Whose last error contains this, in small or large letters
+    #[arg(long, value_name = "TEXT", value_parser = not_empty)]
+    pub error_like: Option<String>,
+    /// Added longer ago than this
+    #[arg(long, value_name = "DURATION", value_parser = duration_flag)]
+    pub older_than: Option<Duration>,
+    /// Added within the last DURATION
+    #[arg(long, value_name = "DURATION", value_parser = duration_flag)]
+    pub newer_than: Option<Duration>,
 }
+
+/// The flags above, for verbs in which they exclude numbers.
+pub const FLAGS: [&str; 8] = ["state", "kind", "resource", "engine", "host", "error_like", "older_than", "newer_than"];
 
 fn parse_state(word: &str) -> Result<TaskState, String> {
     TaskState::from_word(word).ok_or_else(|| {
@@ -30,10 +48,14 @@ fn parse_state(word: &str) -> Result<TaskState, String> {
     })
 }
 
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("an empty text would select everything".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 impl Selector {
     /// Whether anything was selected.
     pub fn is_empty(&self) -> bool {
-        self.state.is_empty() && self.kind.is_empty() && self.resource.is_none() && self.engine.is_none()
+        self.filter() == TaskFilter::default()
     }
 
     /// For the store, without a limit yet.
@@ -43,7 +65,11 @@ impl Selector {
             kinds: self.kind.clone(),
             resource: self.resource.clone(),
             engine: self.engine.clone(),
-            limit: 0,
+            host: self.host.clone(),
+            error_like: self.error_like.clone(),
+            older_than: self.older_than,
+            newer_than: self.newer_than,
+            ..TaskFilter::default()
         }
     }
 }

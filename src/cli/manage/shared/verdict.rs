@@ -1,9 +1,18 @@
-//! Asking the same of many tasks, one transaction each, and telling what came of it.
+//! Asking the same of many tasks: selected, counted, consented to, done in batches, and told.
+//!
+//! One batch is one transaction with its row of history. Between batches others come to their turn, and
+//! `--rate` keeps a retry of 100,000 tasks from becoming the next outage. What a batch did stays when a later
+//! one fails; the error says how far it came, and the same command goes on where it ended, because what is
+//! done already does not fit its selection any more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ids::{IdArg, resolve};
-use super::select::Selector;
+use super::progress::Progress;
+use super::rate::{Rate, parse_rate};
+use super::which::Which;
 use crate::cli::codes;
 use crate::cli::consent;
 use crate::cli::error::CliError;
@@ -11,31 +20,25 @@ use crate::cli::exit::Exit;
 use crate::cli::human::plural;
 use crate::cli::output::{List, Table};
 use crate::cli::session::{Access, Session};
-use crate::cli::{Format, GlobalFlags, load_config};
+use crate::cli::{GlobalFlags, load_config, who};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::ids::TaskId;
 use crate::protocol::task::TaskState;
-use crate::store::{TaskFilter, TaskVerb, VerbOutcome};
+use crate::store::{Selected, TaskVerb, VerbOutcome};
 
 /// Flags of the verbs that change tasks.
 #[derive(clap::Args, Debug, Clone)]
 #[command(about = None, long_about = None)]
 pub struct BulkArgs {
-    /// Numbers; - reads them from standard input
-    #[arg(value_name = "ID", value_parser = super::ids::parse_arg, conflicts_with_all = ["state", "kind", "resource", "engine", "all", "limit"])]
-    pub ids: Vec<IdArg>,
+    /// Which.
+    #[command(flatten)]
+    pub which: Which,
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Selectors.
-    #[command(flatten)]
-    pub selector: Selector,
-    /// Everything that the verb makes sense for
-    #[arg(long, help_heading = "Which tasks")]
-    pub all: bool,
-    /// At most so many, the newest
-    #[arg(long, value_name = "N", help_heading = "Which tasks", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub limit: Option<u32>,
+    /// Not faster than this, such as 20/s or 100/m
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub rate: Option<Rate>,
 }
 
 /// What the two verbs differ in.
@@ -53,152 +56,164 @@ pub struct Deed {
     pub schema: &'static str,
 }
 
-/// Tasks of one selection; more are done by a second call.
-const SELECT_MAX: usize = 100_000;
+/// Tasks of one transaction: enough to make its commit cheap, few enough for milliseconds.
+const BATCH: usize = 500;
 /// Results of more tasks than this are only counted.
 const TOLD_MAX: usize = 20;
 
+type Outcomes = Vec<(TaskId, VerbOutcome)>;
+
 /// Selects, asks for consent, does it, tells.
 pub fn run(args: &BulkArgs, deed: Deed, flags: &GlobalFlags) -> Result<Exit, CliError> {
-    if args.ids.is_empty() && args.selector.is_empty() && !args.all {
-        let what = format!(
-            "which tasks? name them, select them (-s, -k, -e, --resource), or write --all to {} everything",
-            deed.word
-        );
-        return Err(CliError::usage(what).next(format!("rekindle task {} --help", deed.word)));
-    }
-    let named = resolve(&args.ids)?;
+    args.which.must_say(deed.word)?;
+    let named = args.which.named()?;
     let loaded = load_config(flags)?;
-    // One task is done within --timeout; many take as long as they take, each within its own time.
-    let is_one = args.ids.len() == 1 && named.len() == 1;
+    // One task is done within --timeout; many take as long as they take, each batch within its own time.
+    let is_one = args.which.ids.len() == 1 && named.as_ref().is_some_and(|ids| ids.len() == 1);
     let session = match is_one {
         true => Session::open(flags, &loaded, Access::Current)?,
         false => Session::open_patient(flags, &loaded)?,
     };
-    let ids = if args.ids.is_empty() { select(args, deed, &session)? } else { named };
+    let found = if is_one && !args.dry_run && flags.expect.is_none() {
+        Vec::new()
+    } else {
+        args.which.find(&session, named.as_deref(), deed.states)?
+    };
+    let ids: Vec<TaskId> = named.clone().unwrap_or_else(|| found.iter().map(|task| task.id).collect());
+    consent::expected(flags, ids.len(), "task")?;
     if args.dry_run {
-        return dry_run(&ids, deed, flags);
+        return tell(&foresee(&ids, &found, deed), deed, flags, true);
     }
-    if args.ids.is_empty() && ids.len() > 1 {
-        consent::moderate(flags, &format!("{} {}", deed.word, plural(ids.len(), "task")))?;
+    if named.is_none() && ids.len() > 1 {
+        let again = format!("rekindle task {} ... --dry-run", deed.word);
+        consent::bulk(flags, &format!("{} {}", deed.word, counted(&found)), ids.len(), &again)?;
     }
-    let outcomes = act(&session, &ids, deed, flags)?;
+    let outcomes = act(&session, &ids, deed, args.rate, flags)?;
     if deed.verb == TaskVerb::Retry {
         session.wake();
     }
-    tell(&outcomes, deed, flags)
+    tell(&outcomes, deed, flags, false)
 }
 
-fn select(args: &BulkArgs, deed: Deed, session: &Session) -> Result<Vec<TaskId>, CliError> {
-    let mut filter =
-        TaskFilter { limit: args.limit.map_or(SELECT_MAX, |limit| limit as usize), ..args.selector.filter() };
-    if filter.states.is_empty() {
-        filter.states = deed.states.to_vec();
+/// `971 tasks (930 failed invoice-mail, 41 failed report)`.
+fn counted(found: &[Selected]) -> String {
+    let mut counts: BTreeMap<(TaskState, &str), usize> = BTreeMap::new();
+    for task in found {
+        *counts.entry((task.state, task.kind.as_str())).or_default() += 1;
     }
-    let (_, rows) = session.read("selecting tasks", move |store| store.tasks(&filter))?;
-    // The oldest first, as they would have run.
-    Ok(rows.iter().rev().map(|row| row.id).collect())
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let shown: Vec<String> =
+        counts.iter().take(5).map(|((state, kind), count)| format!("{count} {state} {kind}")).collect();
+    let more = if counts.len() > shown.len() { ", ..." } else { "" };
+    format!("{} ({}{more})", plural(found.len(), "task"), shown.join(", "))
 }
 
-fn dry_run(ids: &[TaskId], deed: Deed, flags: &GlobalFlags) -> Result<Exit, CliError> {
-    let mut text = format!("would {} {}   (dry run)\n", deed.word, plural(ids.len(), "task"));
-    for id in ids.iter().take(TOLD_MAX) {
-        text.push_str(&format!("{id}\n"));
-    }
-    if ids.len() > TOLD_MAX {
-        text.push_str(&format!("and {} more\n", ids.len() - TOLD_MAX));
-    }
-    match flags.output {
-        Format::Table => flags.say(&text)?,
-        _ => {
-            let rows: Vec<_> = ids.iter().map(|id| (*id, None)).collect();
-            list(&rows, deed, String::new()).print(flags)?;
-        }
-    }
-    Ok(Exit::Ok)
+/// What the real run would be told, from the states as they are now.
+fn foresee(ids: &[TaskId], found: &[Selected], deed: Deed) -> Outcomes {
+    let states: BTreeMap<TaskId, TaskState> = found.iter().map(|task| (task.id, task.state)).collect();
+    let outcome = |id: &TaskId| states.get(id).map_or(VerbOutcome::NotFound, |state| deed.verb.on(*state));
+    ids.iter().map(|id| (*id, outcome(id))).collect()
 }
 
-type Outcomes = Vec<(TaskId, Option<VerbOutcome>)>;
-
-fn act(session: &Session, ids: &[TaskId], deed: Deed, flags: &GlobalFlags) -> Result<Outcomes, CliError> {
+fn act(
+    session: &Session,
+    ids: &[TaskId],
+    deed: Deed,
+    rate: Option<Rate>,
+    flags: &GlobalFlags,
+) -> Result<Outcomes, CliError> {
     let mut outcomes = Vec::with_capacity(ids.len());
+    let mut change = who::change(&format!("task {}", deed.word), flags);
     let began = SystemClock.lease_now();
-    for id in ids.iter().copied() {
-        if flags.timeout.is_some_and(|limit| SystemClock.lease_now().since(began) >= limit) {
+    let spent = || SystemClock.lease_now().since(began);
+    let mut progress = Progress::new(ids.len(), "task", flags);
+    for batch in ids.chunks(rate.map_or(BATCH, |rate| rate.batch(BATCH))) {
+        let early = rate.map_or(Duration::ZERO, |rate| rate.due(outcomes.len()).saturating_sub(spent()));
+        let left = flags.timeout.map(|limit| limit.saturating_sub(spent()));
+        if left.is_some_and(|left| left <= early) {
+            progress.end();
             let what = format!("{} of {} done when the time was over", outcomes.len(), plural(ids.len(), "task"));
             return Err(CliError::timeout(what)
                 .effect("what was done stays; the rest was not touched")
                 .next("the same command again"));
         }
-        let outcome = session.write(deed.word, move |store| store.task_verb(id, deed.verb)).map_err(|error| {
-            let done = outcomes.len();
-            if done == 0 { error } else { error.effect(format!("{} done before that stay so", plural(done, "task"))) }
+        SystemClock.pause(early);
+        let (sent, mine) = (batch.to_vec(), change.clone());
+        change = change.next();
+        let done = session.write(deed.word, move |store| store.task_verbs(&sent, deed.verb, &mine));
+        let done = done.map_err(|error| {
+            progress.end();
+            match outcomes.len() {
+                0 => error,
+                done => error.effect(format!("{} done before that stay so", plural(done, "task"))),
+            }
         })?;
-        outcomes.push((id, Some(outcome)));
+        outcomes.extend(batch.iter().copied().zip(done));
+        progress.at(outcomes.len());
     }
+    progress.end();
     Ok(outcomes)
 }
 
-fn tell(outcomes: &Outcomes, deed: Deed, flags: &GlobalFlags) -> Result<Exit, CliError> {
+const fn is_bad(outcome: VerbOutcome) -> bool {
+    matches!(outcome, VerbOutcome::WrongState(_) | VerbOutcome::NotFound)
+}
+
+fn tell(outcomes: &Outcomes, deed: Deed, flags: &GlobalFlags, is_dry: bool) -> Result<Exit, CliError> {
     // One task that cannot be helped is an error in words; of many, a part that failed.
     match outcomes.as_slice() {
-        [(id, Some(VerbOutcome::NotFound))] => return Err(CliError::no_task(id)),
-        [(id, Some(VerbOutcome::WrongState(state)))] => {
+        [(id, VerbOutcome::NotFound)] => return Err(CliError::no_task(id)),
+        [(id, VerbOutcome::WrongState(state))] => {
             let what = format!("{id} is {state}, so {} means nothing", deed.word);
             return Err(CliError::refused(codes::TASK_STATE, what).next(format!("rekindle task show {}", id.as_i64())));
         }
         _ => {}
     }
-    let good =
-        outcomes.iter().filter(|(_, outcome)| matches!(outcome, Some(VerbOutcome::Applied(_) | VerbOutcome::Asked)));
-    let good = good.count();
-    let bad = outcomes.len() - good;
+    let bad = outcomes.iter().filter(|(_, outcome)| is_bad(*outcome)).count();
+    let good = plural(outcomes.len() - bad, "task");
     let footer = match bad {
-        0 => format!("{}: {}", deed.word, plural(good, "task")),
-        bad => format!("{}: {}, {bad} could not be", deed.word, plural(good, "task")),
+        0 => format!("{}: {good}", deed.word),
+        bad => format!("{}: {good}, {bad} could not be", deed.word),
     };
-    if !(flags.quiet && flags.output == Format::Table && bad == 0) {
-        list(outcomes, deed, footer).print(flags)?;
+    if !(flags.quiet && flags.output.is_for_people() && bad == 0) {
+        let list = list(outcomes, deed, footer);
+        if is_dry { list.dry_run() } else { list }.print(flags)?;
     }
     Ok(if bad == 0 { Exit::Ok } else { Exit::Failed })
 }
 
-fn list(outcomes: &[(TaskId, Option<VerbOutcome>)], deed: Deed, footer: String) -> List {
+fn list(outcomes: &[(TaskId, VerbOutcome)], deed: Deed, footer: String) -> List {
     let mut table = Table::new(&[""]).without_headers();
-    let is_bad =
-        |outcome: &Option<VerbOutcome>| matches!(outcome, Some(VerbOutcome::WrongState(_) | VerbOutcome::NotFound));
-    let told = outcomes.iter().filter(|(_, outcome)| outcomes.len() <= TOLD_MAX || is_bad(outcome));
+    let told = outcomes.iter().filter(|(_, outcome)| outcomes.len() <= TOLD_MAX || is_bad(*outcome));
     for (id, outcome) in told.take(TOLD_MAX) {
         table.row([line(*id, *outcome, deed)]);
     }
     let is_one = outcomes.len() == 1;
     List {
-        schema: deed.schema,
-        now: SystemClock.wall_now(),
         items: outcomes.iter().map(|(id, outcome)| item(*id, *outcome)).collect(),
-        names: outcomes.iter().filter(|(_, outcome)| !is_bad(outcome)).map(|(id, _)| id.as_i64().to_string()).collect(),
+        names: outcomes.iter().filter(|(_, o)| !is_bad(*o)).map(|(id, _)| id.as_i64().to_string()).collect(),
         table,
         footer: (!is_one).then_some(footer),
+        ..List::new(deed.schema, SystemClock.wall_now())
     }
 }
 
-fn line(id: TaskId, outcome: Option<VerbOutcome>, deed: Deed) -> String {
+fn line(id: TaskId, outcome: VerbOutcome, deed: Deed) -> String {
     match outcome {
-        None => id.to_string(),
-        Some(VerbOutcome::Applied(was)) => format!("{id} {was} -> {}", deed.becomes),
-        Some(VerbOutcome::Asked) => format!("{id} runs: its engine stops it with its next heartbeat"),
-        Some(VerbOutcome::WrongState(state)) => format!("{id} is {state}, so {} means nothing", deed.word),
-        Some(VerbOutcome::NotFound) => format!("{id} not found"),
+        VerbOutcome::Applied(was) => format!("{id} {was} -> {}", deed.becomes),
+        VerbOutcome::Asked => format!("{id} runs: its engine stops it with its next heartbeat"),
+        VerbOutcome::WrongState(state) => format!("{id} is {state}, so {} means nothing", deed.word),
+        VerbOutcome::NotFound => format!("{id} not found"),
     }
 }
 
-fn item(id: TaskId, outcome: Option<VerbOutcome>) -> Value {
+fn item(id: TaskId, outcome: VerbOutcome) -> Value {
     let (word, state) = match outcome {
-        None => ("dry-run", None),
-        Some(VerbOutcome::Applied(was)) => ("applied", Some(was)),
-        Some(VerbOutcome::Asked) => ("asked", Some(TaskState::Running)),
-        Some(VerbOutcome::WrongState(state)) => ("wrong-state", Some(state)),
-        Some(VerbOutcome::NotFound) => ("not-found", None),
+        VerbOutcome::Applied(was) => ("applied", Some(was)),
+        VerbOutcome::Asked => ("asked", Some(TaskState::Running)),
+        VerbOutcome::WrongState(state) => ("wrong-state", Some(state)),
+        VerbOutcome::NotFound => ("not-found", None),
     };
     json!({"task": id, "outcome": word, "was": state})
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::cli::GlobalFlags;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::{age, one_line, plural, shorten, took};
 use crate::cli::output::{List, Table};
 use crate::cli::session::Session;
-use crate::cli::{Format, GlobalFlags};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::ids::TaskId;
 use crate::protocol::task::TaskState;
@@ -88,7 +88,7 @@ pub fn wait_from(
     flags: &GlobalFlags,
 ) -> Result<Exit, CliError> {
     let mut patience = Patience::new(flags.timeout);
-    let tells = flags.output == Format::Table && ids.len() <= TOLD_MAX;
+    let tells = flags.output.is_for_people() && ids.len() <= TOLD_MAX;
     loop {
         let open: Vec<TaskId> =
             ids.iter().copied().filter(|id| seen.get(id).is_none_or(|now| !now.state.is_end())).collect();
@@ -165,7 +165,7 @@ fn summary(
     flags: &GlobalFlags,
     was_told: bool,
 ) -> Result<(), CliError> {
-    if was_told || (flags.quiet && flags.output == Format::Table) {
+    if was_told || (flags.quiet && flags.output.is_for_people()) {
         return Ok(());
     }
     let mut counts: BTreeMap<TaskState, usize> = BTreeMap::new();
@@ -190,12 +190,11 @@ fn summary(
     let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let is_bare = counts.len() == 1;
     List {
-        schema: "rekindle.task-wait/1",
-        now: SystemClock.wall_now(),
         items,
         names: ids.iter().map(|id| id.as_i64().to_string()).collect(),
         table: if is_bare { Table::new(&[""]).without_headers() } else { table },
         footer: Some(format!("{}: {}", plural(ids.len(), "task"), counts.join(", "))),
+        ..List::new("rekindle.task-wait/1", SystemClock.wall_now())
     }
     .print(flags)
 }

@@ -1,0 +1,8 @@
+-- Rows of resources that nobody has used for long are forgotten (src/store/queries/forget.rs). Takes effect
+-- with 0.1.0: engines of it need the columns, programs that only read do not.
+-- One statement, and harmless where it ran already: DDL commits by itself here.
+ALTER TABLE meta
+    -- When somebody last looked whether there are enough of them, or raised the epoch for it.
+    ADD COLUMN /*M! IF NOT EXISTS */ forget_at BIGINT NOT NULL DEFAULT 0,
+    -- The epoch raised for it; 0: nothing is left to forget. Rows with a smaller token may go T after forget_at.
+    ADD COLUMN /*M! IF NOT EXISTS */ forget_epoch BIGINT NOT NULL DEFAULT 0;

@@ -1,0 +1,93 @@
+//! What the doctor says of directories and files: the engine's own, and those of SQLite.
+
+use std::path::Path;
+
+use super::Line;
+use crate::config::{Config, place};
+use crate::engine::epoch_file;
+use crate::guard::StateDirError;
+
+/// The directories of the engine, and what lies in them.
+pub(super) fn dir_lines(config: &Config) -> Vec<Line> {
+    let dirs = [("state dir", &config.engine.state_dir), ("scratch dir", &config.engine.scratch_dir)];
+    let mut lines: Vec<Line> = dirs.map(|(subject, dir)| dir_line(subject, dir)).into();
+    lines.extend(kept_lines(&config.engine.state_dir));
+    lines
+}
+
+/// Whether the engine could work there, if it ran as this user. It is tried: a file is made and removed, in
+/// the directory itself or where the engine would have to make it.
+fn dir_line(subject: &'static str, dir: &Path) -> Line {
+    let shown = dir.display();
+    // Without following the last link: a dangling one is there, and in the way.
+    let there = dir.ancestors().find(|part| part.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    if !there.is_dir() {
+        let text = format!("{shown}: {} is no directory", there.display());
+        return Line::fail(subject, text, format!("move it away: {}", there.display()));
+    }
+    match place::try_out(there) {
+        Ok(()) if there == dir => Line::ok(subject, format!("{shown} is writable for this user")),
+        Ok(()) => Line::ok(subject, format!("{shown} is not there yet; the engine makes it")),
+        Err(error) => {
+            let text = format!("{shown}: this user cannot write in {} ({error})", there.display());
+            match error.kind() {
+                std::io::ErrorKind::PermissionDenied if !nix::unistd::geteuid().is_root() => Line::warn(
+                    subject,
+                    text,
+                    "fine if the engine runs as another user; run the doctor as that one: sudo -u rekindle rekindle doctor",
+                ),
+                _ => Line::fail(subject, text, "an engine would not start; name another directory, or mend this one"),
+            }
+        }
+    }
+}
+
+/// What a former engine left in the state directory, and a start would refuse.
+fn kept_lines(dir: &Path) -> Vec<Line> {
+    let epoch = epoch_file::read(dir).err().filter(|error| error.kind() == std::io::ErrorKind::InvalidData);
+    let id = crate::guard::check_id(dir).err().filter(|error| matches!(error, StateDirError::BadId { .. }));
+    let texts = epoch.map(|error| error.to_string()).into_iter().chain(id.map(|error| error.to_string()));
+    texts.map(|text| Line::fail("state dir", text, "an engine would not start with it")).collect()
+}
+
+/// Place and owner of a SQLite file.
+pub(super) fn file_lines(config: &Config) -> Vec<Line> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Some(path) = config.database.urls.first().and_then(|url| url.sqlite_path()) else { return Vec::new() };
+    let Ok(data) = std::fs::metadata(path) else { return Vec::new() };
+    let mut lines = Vec::new();
+    let owner = nix::unistd::User::from_uid(data.uid().into()).ok().flatten();
+    let owner = owner.map_or_else(|| data.uid().to_string(), |user| user.name);
+    let mode = data.permissions().mode() & 0o7777;
+    lines.push(Line::ok(
+        "file",
+        format!("{} belongs to {owner}, mode {mode:04o}, {} bytes", path.display(), data.len()),
+    ));
+    if mode & 0o007 != 0 {
+        let fix = format!("chmod o= {}", path.display());
+        lines.push(Line::warn("file", format!("{} is open to every user of this host", path.display()), fix));
+    }
+    lines.extend(path.parent().and_then(space_line));
+    for suffix in ["-wal", "-shm"] {
+        let beside = path.with_file_name(format!("{}{suffix}", path.file_name().unwrap_or_default().to_string_lossy()));
+        let stranger = std::fs::metadata(&beside).ok().filter(|other| other.uid() != data.uid());
+        lines.extend(stranger.map(|_| {
+            let text = format!("{} belongs to another user than the database", beside.display());
+            Line::fail("file", text, format!("chown {owner} {}", beside.display()))
+        }));
+    }
+    lines
+}
+
+/// Less than this on the disk of a SQLite file is little: its log alone grows to 8 MiB between checkpoints.
+const SPACE_MIN: u64 = 64 << 20;
+
+fn space_line(dir: &Path) -> Option<Line> {
+    let stat = nix::sys::statvfs::statvfs(dir).ok()?;
+    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    let text = format!("{} MiB free in {}", free >> 20, dir.display());
+    Some(match free {
+        0..SPACE_MIN => Line::fail("space", text, "make space: a full disk stops every write, heartbeats included"),
+        _ => Line::ok("space", text),
+    })
+}

@@ -1,0 +1,68 @@
+//! The epoch: whether the database may have lost commits, and raising it where it may.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Heartbeat;
+use crate::engine::lane::Lane;
+use crate::protocol::ids::Epoch;
+use crate::store::BeatAnswer;
+
+/// The thread that raises an epoch makes one call.
+const RAISE_STACK: usize = 256 << 10;
+
+impl Heartbeat {
+    /// Why the database may have lost commits, if it may.
+    pub(super) fn doubt(&self, answer: &BeatAnswer, went_back: bool) -> Option<&'static str> {
+        if !answer.meta.identity_matches {
+            Some("the database's identity changed")
+        } else if answer.meta.epoch < *self.shared.known_epoch.lock() {
+            Some("the epoch went back")
+        } else {
+            let mut doubted = self.shared.doubted.lock();
+            if went_back {
+                *doubted = Some(answer.meta.epoch);
+            }
+            // The next counters go forward again; the doubt stays until the epoch has been raised for it. One
+            // that was raised to forget resources is no answer.
+            doubted.filter(|epoch| answer.meta.raised_epoch <= *epoch).map(|_| "a heartbeat counter went back")
+        }
+    }
+
+    /// Raises the epoch if the database may have lost commits, and has what is held checked after a raise.
+    pub(super) fn check_epoch(&self, answer: &BeatAnswer, doubt: Option<&'static str>) {
+        let meta = &answer.meta;
+        let known = *self.shared.known_epoch.lock();
+        let Some(reason) = doubt else {
+            if meta.epoch > known && known.as_i64() > 0 {
+                self.shared.reconcile.store(true, Ordering::Release);
+            }
+            self.shared.remember_epoch(meta.epoch);
+            return;
+        };
+        self.shared.reconcile.store(true, Ordering::Release);
+        if self.shared.raising.swap(true, Ordering::AcqRel) {
+            // One raise at a time; the next beat tells whether it is still needed.
+            return;
+        }
+        log::error!("{reason}: commits may be lost, raising the epoch");
+        let (shared, from) = (Arc::clone(&self.shared), meta.epoch);
+        let at_least = Epoch::new(known.as_i64().max(from.as_i64()) + 1);
+        // Not on the beat's own lane: a raise that hangs must not cost a heartbeat.
+        let spawned = crate::turns::spawn("raise-epoch", RAISE_STACK, move || {
+            // In a lane: a call that hangs is given up, and a later beat asks again.
+            let mut lane = Lane::new("raise", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
+            let timeout = shared.options.statement_timeout;
+            match lane.call("raise the epoch", timeout, move |store| store.raise_epoch(from, at_least, reason)) {
+                Ok(true) => log::warn!("the epoch is now {}", at_least.as_i64()),
+                Ok(false) => log::info!("another engine was faster in raising the epoch"),
+                Err(error) => log::error!("could not raise the epoch: {}", error.chain()),
+            }
+            shared.raising.store(false, Ordering::Release);
+        });
+        if let Err(error) = spawned {
+            self.shared.raising.store(false, Ordering::Release);
+            log::error!("could not raise the epoch: {error}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Registering: a first life, a new life after one that ended, and what to do about a namesake.
+
+use std::time::Duration;
+
+use super::{Heartbeat, LifeError, Step};
+use crate::engine::host;
+use crate::engine::shared::Phase;
+use crate::engine::stop::Ending;
+use crate::handlers::StopKind;
+use crate::protocol::engine::Proof;
+use crate::protocol::ids::Incarnation;
+use crate::protocol::lease::Lease;
+use crate::protocol::task::OnLeaseLoss;
+use crate::protocol::time::LeaseInstant;
+use crate::store::{Fence, FormerLife, Held, Namesake, RegisterOutcome, Registration, StoreError};
+
+/// A namesake whose beat is being watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NamesakeWatch {
+    incarnation: Incarnation,
+    beat: i64,
+    seen_at: LeaseInstant,
+    looked_at: LeaseInstant,
+}
+
+impl Heartbeat {
+    pub(super) fn register(&mut self) -> Result<Step, LifeError> {
+        if self.shared.stop.ending() >= Ending::Finish {
+            // Nothing of it is in the database, and nothing runs: it may end without a goodbye.
+            self.shared.stop.ask(Ending::HandBack);
+            return Ok(self.in_(Duration::from_millis(50)));
+        }
+        if self.former.is_some() && self.namesake.is_none() && !self.flush_reports() {
+            return Ok(self.in_(Duration::from_millis(50)));
+        }
+        let registration = self.registration();
+        let incarnation = registration.incarnation;
+        self.shared.about_to_register(incarnation);
+        let timeout = self.shared.options.statement_timeout + self.shared.options.timing.query_timeout();
+        let sent_at = self.shared.clock.lease_now();
+        match self.lane.call("register", timeout, move |store| store.register(&registration)) {
+            Ok(RegisterOutcome::Registered { adopted, meta }) => {
+                self.registered_at = sent_at;
+                self.enter(incarnation, &adopted);
+                self.shared.remember_epoch(meta.epoch);
+                Ok(self.in_(Duration::ZERO))
+            }
+            Ok(RegisterOutcome::NameTaken(namesake)) => self.meet(&namesake),
+            Err(error) if error.is_transient() => {
+                self.failed += 1;
+                self.say_once(format!("could not register: {}", error.chain()));
+                Ok(self.in_(self.shared.options.timing.retry_after(self.failed).max(Duration::from_millis(100))))
+            }
+            // An engine that comes back has `continue` tasks to keep and a place to come back to: a standby
+            // that is not promoted yet, a full disk, a wrong password are waited out. A first start is not.
+            Err(error) if self.former.is_some() && !matches!(error, StoreError::Schema(_)) => {
+                self.failed += 1;
+                self.say_once(format!("could not come back yet: {}", error.chain()));
+                Ok(self.in_(self.shared.options.timing.heartbeat_interval()))
+            }
+            Err(error) => Err(LifeError::Store(error)),
+        }
+    }
+
+    /// Registering hands back what the former life still owns in the database; results that only wait to be
+    /// written would then be refused and their tasks run again. So they go first, as soon as the database
+    /// answers at all. False while it does not; a report that cannot be written is not waited for long.
+    fn flush_reports(&mut self) -> bool {
+        if self.shared.running.unreported_count() == 0 {
+            return true;
+        }
+        let timeout = self.shared.options.timing.query_timeout();
+        if let Err(error) = self.lane.call("look whether the database answers", timeout, |store| store.meta()) {
+            self.say_once(format!("could not register: {}", error.chain()));
+            return false;
+        }
+        let clock = &self.shared.clock;
+        let until = clock.lease_now().after(Duration::from_millis(1_500));
+        while self.shared.running.unreported_count() > 0 && clock.lease_now() < until {
+            self.shared.stop.wait(Ending::All, Duration::from_millis(20));
+        }
+        true
+    }
+
+    fn registration(&self) -> Registration {
+        let options = &self.shared.options;
+        Registration {
+            incarnation: fresh_incarnation(),
+            name: options.name.clone(),
+            host: self.shared.host.clone(),
+            boot_id: self.shared.boot_id.clone(),
+            pid: std::process::id(),
+            state_id: options.state_id.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: (1, 1),
+            release: host::release(),
+            kinds: options.kinds.keys().cloned().collect(),
+            slots: options.slots,
+            means: if self.shared.guard.is_some() { "guard" } else { "none" }.into(),
+            timing: options.timing,
+            former: self.former.map(|(incarnation, proof)| FormerLife {
+                incarnation,
+                proof,
+                adopt: if proof == Proof::Itself { self.continuing() } else { Vec::new() },
+            }),
+            cluster: options.cluster.clone(),
+        }
+    }
+
+    fn continuing(&self) -> Vec<Held> {
+        let entries = self.shared.running.entries();
+        entries
+            .iter()
+            .filter(|e| e.on_lease_loss == OnLeaseLoss::Continue)
+            .filter(|e| e.control.as_ref().is_some_and(|control| control.requested().is_none()))
+            .map(|e| e.task.held)
+            .collect()
+    }
+
+    fn enter(&mut self, incarnation: Incarnation, adopted: &[Held]) {
+        self.failed = 0;
+        self.former = None;
+        self.namesake = None;
+        *self.shared.former.lock() = None;
+        self.say_once(String::new());
+        {
+            let mut life = self.shared.life.lock();
+            life.incarnation = Some(incarnation);
+            life.phase = Phase::Registered;
+            life.lease = Lease::new(self.shared.options.timing);
+            life.beat = 0;
+        }
+        let now = self.shared.clock.lease_now();
+        self.shared.running.for_each(|entry| {
+            if adopted.contains(&entry.task.held) {
+                entry.incarnation = incarnation;
+            } else if let Some(control) = &entry.control {
+                // A `continue` task whose token somebody else has raised: its result would be refused.
+                control.stop(StopKind::LeaseLost, now, now.after(self.shared.options.timing.kill_budget() / 4));
+            }
+        });
+        log::info!("engine {} registered as {incarnation}", self.shared.options.name);
+    }
+
+    /// A namesake that is this very state directory in this very boot is dead: this process holds the
+    /// directory's lock, and what it left was killed before. Any other is refused.
+    fn meet(&mut self, namesake: &Namesake) -> Result<Step, LifeError> {
+        let same = namesake.state_id == self.shared.options.state_id && namesake.boot_id == self.shared.boot_id;
+        if same {
+            let proof = if self.former.is_some() { Proof::Itself } else { Proof::Lock };
+            log::info!("the former life {} of this engine is over; ending it (proof {proof})", namesake.incarnation);
+            self.former = Some((namesake.incarnation, proof));
+            return Ok(self.in_(Duration::ZERO));
+        }
+        if let Some(step) = self.watch_namesake(namesake) {
+            return Ok(step);
+        }
+        Err(LifeError::NameTaken {
+            name: self.shared.options.name.to_string(),
+            host: namesake.host.clone(),
+            pid: namesake.pid,
+            age: namesake.last_beat_age.as_secs_f64(),
+        })
+    }
+
+    /// A namesake elsewhere (or from before a reboot) may be dead with nobody left to fence it: after a power
+    /// cut every row of the cluster looks live. So it is watched like any peer, by this process's own clock:
+    /// if its beat moves, the name is taken; if it stands still for its T, it is fenced. `None`: it beats.
+    fn watch_namesake(&mut self, namesake: &Namesake) -> Option<Step> {
+        let now = self.shared.clock.lease_now();
+        let lapse = self.shared.options.timing.lease() / 2;
+        let same = |w: &NamesakeWatch| w.incarnation == namesake.incarnation && now.since(w.looked_at) <= lapse;
+        let known = self.namesake.filter(|w| w.incarnation == namesake.incarnation);
+        if known.is_some_and(|watch| watch.beat != namesake.beat) {
+            return None;
+        }
+        let watch = match self.namesake.filter(same) {
+            Some(watch) => NamesakeWatch { looked_at: now, ..watch },
+            None => {
+                log::warn!(
+                    "an engine of this name ({} on host {}, process {}) is not known to be dead: watching its beat",
+                    namesake.incarnation,
+                    namesake.host,
+                    namesake.pid
+                );
+                NamesakeWatch { incarnation: namesake.incarnation, beat: namesake.beat, seen_at: now, looked_at: now }
+            }
+        };
+        self.namesake = Some(watch);
+        if now.since(watch.seen_at) >= namesake.takeover_after {
+            self.fence_namesake(watch);
+        }
+        Some(self.in_(Duration::from_millis(100)))
+    }
+
+    fn fence_namesake(&mut self, watch: NamesakeWatch) {
+        let by = self.shared.options.name.to_string();
+        let fence = Fence { incarnation: watch.incarnation, beat: Some(watch.beat), proof: Proof::Expiry, by };
+        let timeout = self.shared.options.timing.query_timeout();
+        match self.lane.call("fence", timeout, move |store| store.fence(&fence)) {
+            Ok(outcome) => log::warn!("the namesake {} did not beat for its T: {outcome:?}", watch.incarnation),
+            Err(error) => log::warn!("could not fence the namesake: {}", error.chain()),
+        }
+        self.namesake = None;
+    }
+}
+
+/// From the system's randomness: two engines that start from one image must not draw the same.
+fn fresh_incarnation() -> Incarnation {
+    if let Some(player) = crate::turns::player() {
+        return Incarnation::new(player.draw());
+    }
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Incarnation::new(i64::from_ne_bytes(bytes)),
+        Err(_) => Incarnation::new(fastrand::i64(..) ^ i64::from(std::process::id())),
+    }
+}

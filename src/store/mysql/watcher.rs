@@ -1,0 +1,75 @@
+//! Tells of new tasks where the server cannot.
+//!
+//! A thread of its own asks for the newest number, because the asking may hang against a frozen server while
+//! whoever waits for the watcher must not. It ends with the watcher; one that hangs ends when its call does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::MysqlDb;
+use crate::store::api::{StoreResult, Watcher};
+use crate::store::db::Db;
+use crate::store::error::{Cause, StoreError};
+
+/// Twice a second: an idle engine shall send at most eight statements a second, with all it does.
+const POLL: Duration = Duration::from_millis(500);
+
+const STACK: usize = 256 << 10;
+
+#[derive(Default)]
+struct Seen {
+    changed: AtomicBool,
+    failed: Mutex<Option<StoreError>>,
+}
+
+struct Poller {
+    seen: Arc<Seen>,
+    // Dropped with the watcher: the thread sees it and ends.
+    _stop: Sender<()>,
+}
+
+/// Starts the thread.
+pub fn start(mut db: MysqlDb) -> StoreResult<Box<dyn Watcher>> {
+    let seen = Arc::new(Seen::default());
+    let (stop, stopped) = bounded::<()>(0);
+    let theirs = Arc::clone(&seen);
+    // Before anybody can add what he then waits for.
+    let mut last = newest(&mut db)?;
+    let body = move || {
+        while stopped.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+            match newest(&mut db) {
+                Ok(now) if now == last => {}
+                Ok(now) => {
+                    last = now;
+                    theirs.changed.store(true, Ordering::Release);
+                }
+                Err(error) => {
+                    *theirs.failed.lock() = Some(error);
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("watcher-db".into()).stack_size(STACK).spawn(body).map_err(|error| {
+        StoreError::Unreachable { place: "the database".into(), source: Cause(format!("no thread: {error}")) }
+    })?;
+    Ok(Box::new(Poller { seen, _stop: stop }))
+}
+
+fn newest(db: &mut dyn Db) -> StoreResult<i64> {
+    let sql = db.stmt().sql("SELECT max(id) FROM task");
+    Ok(db.first("look for new tasks", &sql)?.map_or(0, |mut row| row.int()))
+}
+
+impl Watcher for Poller {
+    fn has_changed(&mut self) -> StoreResult<bool> {
+        match self.seen.failed.lock().take() {
+            Some(error) => Err(error),
+            None => Ok(self.seen.changed.swap(false, Ordering::AcqRel)),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Schema, server and wake-up of PostgreSQL.
+
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
+use diesel::pg::Pg;
+
+use super::{IDENTITY, Postgres, PostgresOpener};
+use crate::store::api::{StoreResult, Watcher};
+use crate::store::backend::{Backend, applied, seed_meta};
+use crate::store::db::{Db, before_commit};
+use crate::store::migrate;
+use crate::store::sql::Row;
+use crate::store::types::{SchemaStatus, ServerInfo};
+
+/// Any number, the same for every version of this program: `rekindle` in ASCII.
+const MIGRATION_LOCK: i64 = 0x7265_6b69_6e64_6c65;
+
+const CHANNEL: &str = "rekindle_ready";
+
+fn lock_schema(db: &mut Postgres) -> StoreResult<()> {
+    // Another engine's migration may take longer than a statement may.
+    let lock = format!(
+        "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+         SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+    );
+    db.connection.batch_execute(&lock).map_err(|e| db.sort("lock the schema", e))
+}
+
+impl Backend for PostgresOpener {
+    const ONE_WRITER: bool = false;
+
+    /// Under an advisory lock: without it seven of eight engines that start at once fail. The lock and all
+    /// migrations are one transaction, because behind a pooler a session's lock would stay with a stranger.
+    fn migrate(&self, db: &mut Postgres) -> StoreResult<Vec<String>> {
+        // Begun by diesel's own hand, so that each migration is a part of it and commits nothing.
+        let begun = AnsiTransactionManager::begin_transaction(&mut db.connection);
+        begun.map_err(|e| before_commit(db.sort("lock the schema", e)))?;
+        db.in_transaction = true;
+        let done = lock_schema(db)
+            .and_then(|()| migrate::run::<Pg, _>(&mut db.connection, migrate::POSTGRES))
+            .and_then(|done| seed_meta(db, &format!("{:032x}", fastrand::u128(..))).map(|()| done));
+        match done {
+            Ok(done) => {
+                let committed = AnsiTransactionManager::commit_transaction(&mut db.connection);
+                db.in_transaction = false;
+                committed.map(|()| done).map_err(|e| db.sort("migrate", e))
+            }
+            Err(error) => {
+                db.in_transaction = false;
+                db.broken |= AnsiTransactionManager::rollback_transaction(&mut db.connection).is_err();
+                Err(before_commit(error))
+            }
+        }
+    }
+
+    fn schema_status(&self, db: &mut Postgres) -> StoreResult<SchemaStatus> {
+        let applied =
+            applied(db, "SELECT CASE WHEN to_regclass('__diesel_schema_migrations') IS NULL THEN 0 ELSE 1 END")?;
+        Ok(migrate::status(migrate::known::<Pg>(&migrate::POSTGRES)?, &applied))
+    }
+
+    fn server_info(&self, db: &mut Postgres, place: String) -> StoreResult<ServerInfo> {
+        let is_pooled = db.pooled.is_some();
+        let db: &mut dyn Db = db;
+        let sql = db.stmt().sql(format!(
+            "SELECT current_setting('server_version'), {IDENTITY}, current_setting('fsync'), current_setting('full_page_writes'), \
+             current_setting('transaction_read_only'), current_setting('synchronous_commit')"
+        ));
+        let mut row = db.first("read the server's settings", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
+        let (version, identity) = (row.text(), row.text());
+        let mut problems = Vec::new();
+        for (name, why) in
+            [("fsync", "a power cut can lose commits"), ("full_page_writes", "a power cut can tear pages")]
+        {
+            if row.text() == "off" {
+                problems.push(format!("{name} = off: {why}"));
+            }
+        }
+        let way = if is_pooled { " behind a pooler" } else { "" };
+        Ok(ServerInfo {
+            product: format!("PostgreSQL {}{way}", version.split(' ').next().unwrap_or_default()),
+            place,
+            identity,
+            durability_problems: problems,
+            read_only: row.text() == "on",
+        })
+    }
+
+    fn hears(&self, db: &Postgres) -> bool {
+        db.pooled.is_none()
+    }
+
+    fn watcher(&self, mut db: Postgres) -> StoreResult<Box<dyn Watcher>> {
+        if !self.hears(&db) {
+            return Ok(Box::new(Deaf));
+        }
+        db.connection.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(|e| db.sort("listen", e))?;
+        Ok(Box::new(Listener { db }))
+    }
+
+    /// Its own statement after the commit it tells of: inside a busy transaction NOTIFY takes a lock that
+    /// all commits of the server share.
+    fn wake(&self, db: &mut Postgres) -> StoreResult<()> {
+        db.connection.batch_execute(&format!("NOTIFY {CHANNEL}")).map_err(|e| db.sort("notify", e))
+    }
+}
+
+/// Behind a pooler nobody tells us of anything: engines poll.
+struct Deaf;
+
+impl Watcher for Deaf {
+    fn has_changed(&mut self) -> StoreResult<bool> {
+        Ok(false)
+    }
+}
+
+struct Listener {
+    db: Postgres,
+}
+
+impl Watcher for Listener {
+    fn has_changed(&mut self) -> StoreResult<bool> {
+        let mut changed = false;
+        let mut failure = None;
+        for notification in self.db.connection.notifications_iter() {
+            match notification {
+                Ok(_) => changed = true,
+                Err(error) => {
+                    // A broken connection gives errors without end.
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(self.db.sort("listen", error)),
+            None => Ok(changed),
+        }
+    }
+}
