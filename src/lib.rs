@@ -32,6 +32,7 @@ pub mod engine;
 pub mod guard;
 pub mod handlers;
 pub mod health;
+pub mod planted;
 pub mod protocol;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

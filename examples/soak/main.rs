@@ -27,10 +27,21 @@ struct Args {
     /// Ends with the first broken promise and prints how many seeds it took.
     #[arg(long)]
     first: bool,
+    /// Lists the bugs that can be planted.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    planted: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "planted")]
+    if args.planted {
+        for (_, name) in rekindle::planted::Bug::ALL {
+            println!("{name}");
+        }
+        return ExitCode::SUCCESS;
+    }
     if let Some(seed) = args.replay {
         let outcome = sim::play(seed, true);
         println!("{}", outcome.trace);

@@ -68,13 +68,24 @@ pub struct Heartbeat {
     said: Option<String>,
     namesake: Option<NamesakeWatch>,
     standing_since: Option<LeaseInstant>,
+    /// When the registration was sent that was answered last.
+    registered_at: LeaseInstant,
 }
 
 impl Heartbeat {
     /// Of an engine.
     pub fn new(shared: Arc<Shared>) -> Self {
         let lane = Lane::new("beat", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
-        Self { shared, lane, former: None, failed: 0, said: None, namesake: None, standing_since: None }
+        Self {
+            shared,
+            lane,
+            former: None,
+            failed: 0,
+            said: None,
+            namesake: None,
+            standing_since: None,
+            registered_at: LeaseInstant::from_ns(0),
+        }
     }
 
     /// One pass.

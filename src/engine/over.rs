@@ -18,6 +18,7 @@ use super::shared::{Life, Phase, Shared};
 use super::stop::Ending;
 use crate::guard::GuardTalk;
 use crate::handlers::{StopKind, TellContinuing};
+use crate::planted::{Bug, planted};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::lease::LeasePhase;
 use crate::protocol::task::OnLeaseLoss;
@@ -124,7 +125,9 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
             if now < until {
                 return until.since(now).min(shared.look_again());
             }
-            if let Some(incarnation) = life.incarnation {
+            if let Some(incarnation) = life.incarnation
+                && !planted(Bug::NoSelfFence)
+            {
                 end_life(shared, incarnation, Why::LeaseLost);
             }
             Duration::from_millis(1)
@@ -141,7 +144,7 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
 
 /// Says "all clear" when it is; aborts the process where a handler still runs at L + K/2.
 fn clear_up(shared: &Shared, life: &Life) -> bool {
-    if is_clear(shared) {
+    if is_clear(shared) || planted(Bug::AllClearEarly) {
         say_all_clear(shared);
         return true;
     }

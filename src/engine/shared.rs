@@ -114,6 +114,8 @@ pub struct Shared {
     pub guard: Option<Arc<dyn GuardTalk>>,
     /// Something may be owned in the database that this engine does not know of.
     pub reconcile: AtomicBool,
+    /// The raise of the epoch after which all that is held was compared with the database.
+    pub verified: Mutex<Epoch>,
     /// The epoch under which a heartbeat counter went back: in doubt until a larger one is seen.
     pub doubted: Mutex<Option<Epoch>>,
     /// The life before this one, as long as the database does not know that it ended.

@@ -25,6 +25,7 @@ use super::gate::Gate;
 use super::spawner::Mode;
 use crate::clock::Clock;
 use crate::guard::tree::{self, Proc};
+use crate::planted::{Bug, planted};
 
 /// How long killing goes leaf by leaf before the main process is killed whatever is still below it.
 /// Small against K/4 of the fastest profile (125 ms): a lost lease must not wait for a fork bomb.
@@ -76,7 +77,7 @@ pub(super) fn kill_tree(main: i32, clock: &dyn Clock) -> BTreeSet<Name> {
     let mut killed = BTreeSet::new();
     signal_one(main, Signal::SIGSTOP);
     loop {
-        let below = tree::descendants(&look(), main);
+        let below = if planted(Bug::DirectChildOnly) { Vec::new() } else { tree::descendants(&look(), main) };
         let count = killed.len();
         killed.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL)).map(name));
         // Nothing new was found, and all that was found has its signal: nobody is left who could fork.
@@ -85,7 +86,9 @@ pub(super) fn kill_tree(main: i32, clock: &dyn Clock) -> BTreeSet<Name> {
         }
         clock.pause(PAUSE_MIN);
     }
-    signal_group(main, Signal::SIGKILL);
+    if !planted(Bug::DirectChildOnly) {
+        signal_group(main, Signal::SIGKILL);
+    }
     signal_one(main, Signal::SIGKILL);
     killed
 }

@@ -22,6 +22,7 @@ use super::child::{Image, SpawnRequest};
 use super::gate::{Dies, Gate, Lease, Refusal};
 use super::reaper::Strays;
 use crate::clock::Clock;
+use crate::planted::{Bug, planted};
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +163,11 @@ fn serve(inbox: &Receiver<Order>, gate: &Gate, options: &SpawnerOptions) {
         return;
     }
     for Order { request, reply } in inbox {
-        let outcome = fork(&request, gate, options);
+        let outcome = match planted(Bug::DeathSignalOfWorker) {
+            true => std::thread::scope(|scope| scope.spawn(|| fork(&request, gate, options)).join())
+                .unwrap_or(Err(SpawnError::Gone)),
+            false => fork(&request, gate, options),
+        };
         // The child's ends must be closed here before the supervisor can wait for their end.
         drop(request);
         if reply.send(outcome).is_err() {

@@ -8,7 +8,7 @@ use super::time::LeaseInstant;
 use super::timing::Timing;
 
 /// The lease of one incarnation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
     timing: Timing,
     sent_at: Option<LeaseInstant>,

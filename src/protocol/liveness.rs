@@ -29,6 +29,7 @@ use std::time::Duration;
 use super::ids::Incarnation;
 use super::time::LeaseInstant;
 use super::timing::Timing;
+use crate::planted::{Bug, planted};
 
 /// A live peer as one sweep read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub enum SweepKind {
     Full,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Suspect {
     beat: i64,
     /// Set when the brake took hold: its own instant, which no fence of another one moves.
@@ -82,7 +83,7 @@ pub struct DueFence {
 }
 
 /// What the observer remembers between sweeps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Observer {
     lapse_limit: Duration,
     last_own_beat: Option<LeaseInstant>,
@@ -112,7 +113,8 @@ impl Observer {
 
     /// The observer's own beat, sent at `sent_at`, was accepted.
     pub fn own_beat(&mut self, sent_at: LeaseInstant) {
-        if self.last_own_beat.is_some_and(|last| sent_at.since(last) > self.lapse_limit) {
+        let has_lapsed = self.last_own_beat.is_some_and(|last| sent_at.since(last) > self.lapse_limit);
+        if has_lapsed && !planted(Bug::OwnLapseIgnored) {
             self.restart();
         }
         self.last_own_beat = Some(self.last_own_beat.map_or(sent_at, |last| last.max(sent_at)));
@@ -133,7 +135,10 @@ impl Observer {
                         beat: peer.beat,
                         braked_until: None,
                         seen_at: now,
-                        takeover_after: peer.timing.takeover_after(),
+                        takeover_after: match planted(Bug::WallClock) && !peer.is_recent {
+                            true => Duration::ZERO,
+                            false => peer.timing.takeover_after(),
+                        },
                         only_full,
                     },
                 );
@@ -155,7 +160,8 @@ impl Observer {
     /// Which fences are due at `now`. `live_count` counts the live engines of the cluster, this one
     /// included.
     pub fn due(&mut self, now: LeaseInstant, live_count: usize) -> Vec<DueFence> {
-        if self.last_own_beat.is_none_or(|last| now.since(last) > self.lapse_limit) {
+        let has_lapsed = self.last_own_beat.is_none_or(|last| now.since(last) > self.lapse_limit);
+        if has_lapsed && !planted(Bug::OwnLapseIgnored) {
             self.restart();
             return Vec::new();
         }
@@ -184,7 +190,7 @@ impl Observer {
 
     /// Whether so many look dead at once that fencing is slowed down.
     fn brakes(&self, live_count: usize) -> bool {
-        self.suspects.len() >= BRAKE_MIN && self.suspects.len() * 2 > live_count
+        !planted(Bug::NoBrake) && self.suspects.len() >= BRAKE_MIN && self.suspects.len() * 2 > live_count
     }
 
     /// Whether fences are being spread out.

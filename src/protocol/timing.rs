@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// All spans of one incarnation, fixed for its life and published in its row. Peers judge an engine by
 /// the values of its row, so profiles may mix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
     heartbeat_ms: u32,
     query_ms: u32,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::{MS, World, now};
+use crate::engine::shared::Phase;
 use crate::handlers::Attempt;
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::{Epoch, Incarnation, Nonce, ResourceName, TaskId, Token};
@@ -208,18 +209,19 @@ impl World {
             if life.incarnation != Some(dead) {
                 continue;
             }
-            let host_now = crate::clock::lease_time(|id| super::unit::HostClock::read(self, unit.host, id));
+            let host_now = crate::clock::lease_time(|id| super::clocks::HostClock::read(self, unit.host, id));
             if life.lease.phase(host_now) == LeasePhase::Valid {
                 bad = Some(format!("I7: {} is fenced while its lease holds", unit.name));
             }
-            let since = unit.beat_sent_at.unwrap_or(0);
-            let own = [unit.cut_at, unit.disturbed_at, self.hosts[unit.host].woke_at].into_iter().flatten().max();
-            let is_innocent = !unit.is_frozen && self.hosts[unit.host].suspended_at.is_none();
-            if self.db_life == 0 && is_innocent && own.is_none_or(|at| at < since) && unit.net == Default::default() {
-                bad = Some(format!("I7: {} is fenced for an outage of the database", unit.name));
-            }
         }
         let takeover = super::plan::takeover_ns();
+        // Whoever had no contact himself counts anew, so a long outage gives everybody T.
+        if self.outage_ended_at.is_some_and(|at| now() - at < takeover * 97 / 100)
+            && self.outage_lasted > takeover
+            && last(&dead).is_some_and(|at| at + takeover > self.outage_began_at)
+        {
+            bad = Some(format!("I7: {dead} is fenced for an outage of the database"));
+        }
         let age = last(&dead).map(|at| now() - at);
         let quiet = live.iter().filter(|id| last(id).is_some_and(|at| now() - at > takeover)).count() + 1;
         // A newcomer that watched its own namesake for T does not wait for others.
@@ -247,6 +249,23 @@ impl World {
         });
         if let Some(left) = left {
             let what = format!("I5: {why}, but task {} of {dead} still runs", left.held.task);
+            self.check.fail(what);
+        }
+    }
+
+    /// The lease counts from the sending of the last accepted beat, in true time: past it nothing is claimed, and
+    /// the life is over a moment later.
+    pub(super) fn check_lease(&mut self, u: usize, step: &str) {
+        let unit = &self.units[u];
+        let (Some(shared), Some(sent_at)) = (&unit.shared, unit.beat_sent_at) else { return };
+        let age = now() - sent_at;
+        let limit = shared.options.timing.lease().as_nanos() as u64 * 102 / 100 + 60 * MS;
+        let was_still = [unit.disturbed_at, self.hosts[unit.host].woke_at].into_iter().flatten().max();
+        if age <= limit || was_still.is_some_and(|at| now() - at < 100 * MS) {
+            return;
+        }
+        if shared.life().phase == Phase::Live {
+            let what = format!("lease: {} sends a {step} {} ms after its last accepted beat", unit.name, age / MS);
             self.check.fail(what);
         }
     }

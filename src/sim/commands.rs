@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::clocks::HostClock;
 use super::process::{self, Process};
-use super::unit::HostClock;
 use super::world::{MS, now, trace, with};
 use crate::clock::Clock;
 use crate::handlers::{

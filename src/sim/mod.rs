@@ -16,8 +16,11 @@
 //! (the conformance suite holds them against the memory store), and two primaries at once.
 
 mod check;
+mod clocks;
 mod commands;
+mod faults;
 mod fiber;
+mod guard;
 mod net;
 mod plan;
 mod process;
@@ -38,7 +41,7 @@ use world::{S, World, now, with};
 use crate::store::MemoryStore;
 use crate::turns;
 
-/// By when every task has ended after all was healed.
+/// Seconds by which every task has ended after all was healed.
 pub const QUIET_WITHIN: u64 = 240;
 
 /// What came of a run.
@@ -58,7 +61,7 @@ pub fn play(seed: u64, tracing: bool) -> Outcome {
     let mut dice = rng::Rng::new(seed);
     let plan = plan::Plan::draw(&mut dice);
     let mut world = World::new(seed, plan, tracing);
-    world.store = Some(MemoryStore::new(Arc::new(unit::DbClock)));
+    world.store = Some(MemoryStore::new(Arc::new(clocks::DbClock)));
     world::begin(world);
     turns::set_player(Some(Rc::new(net::Sim)));
     plan::set_up();

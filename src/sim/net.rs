@@ -20,6 +20,8 @@ pub(super) enum Link {
     Cut,
     /// Requests arrive, answers do not.
     Mute,
+    /// Only its beats arrive, which have a connection and perhaps a way of their own.
+    OnlyBeats,
     /// Slow: many calls take longer than q.
     Slow,
 }
@@ -33,7 +35,7 @@ struct Fate {
     refused: bool,
 }
 
-fn fate(w: &mut World, u: usize, timeout: u64) -> Fate {
+fn fate(w: &mut World, u: usize, step: &str, timeout: u64) -> Fate {
     let there = w.rng.range(MS / 5, 3 * MS);
     let back = w.rng.range(MS / 5, 3 * MS);
     let plain = Fate { arrives: Some(there), answered: Some(there + back), refused: false };
@@ -55,7 +57,8 @@ fn fate(w: &mut World, u: usize, timeout: u64) -> Fate {
             let (there, back) = (w.rng.below(timeout), w.rng.below(timeout));
             return Fate { arrives: Some(there), answered: Some(there + back), refused: false };
         }
-        (_, Link::Up) => {}
+        (_, Link::OnlyBeats) if step != "beat" => return Fate { arrives: None, answered: None, refused: false },
+        (_, Link::Up | Link::OnlyBeats) => {}
     }
     match w.rng.below(1_000) {
         roll if roll < loss => match w.rng.below(5) {
@@ -119,7 +122,7 @@ fn deliver(w: &mut World, u: usize, after: u64, body: Box<dyn FnOnce()>) {
 /// A call whose answer nobody waits for: a prover's.
 pub(super) fn send(u: usize, step: &'static str, body: impl FnOnce(&SimStore) + 'static) {
     with(|w| {
-        let fate = fate(w, u, 400 * MS);
+        let fate = fate(w, u, step, 400 * MS);
         trace!(w, "{} sends {step}", w.units[u].name);
         if let Some(after) = fate.arrives.filter(|after| *after < 400 * MS) {
             let store = SimStore { unit: u, inner: w.store() };
@@ -162,9 +165,12 @@ impl Player for Sim {
         let began = now();
         let (fate, limit) = with(|w| {
             let limit = true_span(w, u, timeout);
-            let mut fate = fate(w, u, limit);
+            let mut fate = fate(w, u, step, limit);
             if step == "beat" {
                 w.check_loops(u);
+            }
+            if matches!(step, "beat" | "claim") {
+                w.check_lease(u, step);
             }
             let opened = (step == "claim").then(|| open_claim(w, u, &mut fate)).flatten();
             if let (false, Some(after)) = (fate.refused, fate.arrives) {
@@ -217,11 +223,6 @@ impl Player for Sim {
             }
             if step == "beat" && called == Called::Answered {
                 w.units[u].beat_sent_at = Some(began);
-            } else if step == "beat" {
-                // Not what everybody suffers at the same time.
-                if w.outage == Outage::No && w.outage_ended_at.is_none_or(|at| at < began) {
-                    w.units[u].cut_at = Some(now());
-                }
             }
         });
         called

@@ -4,6 +4,7 @@
 //! that made the step.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::world::{S, now, trace, with};
@@ -12,9 +13,6 @@ use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
-use std::collections::BTreeMap;
-
-use crate::store::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use crate::store::memory::State;
 use crate::store::*;
 
@@ -108,7 +106,11 @@ impl Store for SimStore {
         out
     }
     fn sweep(&self, kind: SweepKind) -> StoreResult<SweepView> {
-        self.fresh().sweep(kind)
+        let stale = with(|w| w.units[self.unit].stale.clone());
+        self.inner.lag(stale);
+        let out = self.inner.sweep(kind);
+        self.inner.lag(None);
+        out
     }
     fn fence(&self, fence: &Fence) -> StoreResult<FenceOutcome> {
         let out = self.write(|s| s.fence(fence));
@@ -220,7 +222,8 @@ impl Store for SimStore {
         out
     }
     fn read_finish(&self, held: &Held) -> StoreResult<FinishState> {
-        let out = self.inner.read_finish(held);
+        // Read where the cluster has been waited for: an answer that lags would call a written end refused.
+        let out = self.fresh().read_finish(held);
         trace!("reads the end of {} back: {out:?}", held.task);
         out
     }
@@ -250,7 +253,8 @@ impl Store for SimStore {
         self.inner.probe(kinds, host)
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
-        self.inner.owned(incarnation)
+        // The sweeper's connection waits for the cluster (`wsrep_sync_wait`), like its sweeps.
+        self.fresh().owned(incarnation)
     }
     fn set_wanted(&self, wish: &Wish4Engine) -> StoreResult<Option<Wanted>> {
         self.inner.set_wanted(wish)
@@ -259,7 +263,38 @@ impl Store for SimStore {
         self.inner.purge(retention, limit)
     }
 
+    fn add_as(&self, tasks: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
+        self.write(|s| s.add_as(tasks, change))
+    }
+    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
+        self.write(|s| s.task_verbs(tasks, verb, change))
+    }
+    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.inner.add_hours(by, counts)
+    }
+
     // What people ask is not part of a run.
+    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
+        self.inner.set_wanted_as(wish, change)
+    }
+    fn forget_engines_as(&self, older: Duration, names: &[EngineName], by: &Change) -> StoreResult<Vec<EngineRow>> {
+        self.inner.forget_engines_as(older, names, by)
+    }
+    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
+        self.inner.raise_epoch_as(from, at_least, reason, change)
+    }
+    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
+        self.inner.record(change, affected)
+    }
+    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
+        self.inner.history(filter)
+    }
+    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
+        self.inner.hours(starts)
+    }
+    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
+        self.inner.first_hour()
+    }
     fn migrate(&self) -> StoreResult<Vec<String>> {
         self.inner.migrate()
     }
@@ -301,36 +336,6 @@ impl Store for SimStore {
     }
     fn status(&self) -> StoreResult<StatusView> {
         self.inner.status()
-    }
-    fn add_as(&self, tasks: &[NewTask], change: &Change) -> StoreResult<Vec<TaskId>> {
-        self.write(|s| s.add_as(tasks, change))
-    }
-    fn set_wanted_as(&self, wish: &Wish4Engine, change: &Change) -> StoreResult<Option<Wanted>> {
-        self.inner.set_wanted_as(wish, change)
-    }
-    fn forget_engines_as(&self, older: Duration, names: &[EngineName], change: &Change) -> StoreResult<Vec<EngineRow>> {
-        self.inner.forget_engines_as(older, names, change)
-    }
-    fn raise_epoch_as(&self, from: Epoch, at_least: Epoch, reason: &str, change: &Change) -> StoreResult<bool> {
-        self.write(|s| s.raise_epoch_as(from, at_least, reason, change))
-    }
-    fn task_verbs(&self, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {
-        self.write(|s| s.task_verbs(tasks, verb, change))
-    }
-    fn record(&self, change: &Change, affected: &Affected) -> StoreResult<()> {
-        self.inner.record(change, affected)
-    }
-    fn history(&self, filter: &HistoryFilter) -> StoreResult<(Timestamp, Vec<HistoryEntry>)> {
-        self.inner.history(filter)
-    }
-    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
-        self.inner.add_hours(by, counts)
-    }
-    fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {
-        self.inner.hours(starts)
-    }
-    fn first_hour(&self) -> StoreResult<Option<Timestamp>> {
-        self.inner.first_hour()
     }
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {
         self.inner.watcher()
@@ -403,6 +408,7 @@ pub(super) fn fail_over() {
         w.db_life += 1;
         w.stats.failovers += 1;
         w.frozen_calls.clear();
+        w.units.iter_mut().for_each(|unit| unit.stale = None);
         trace!(w, "FAILOVER: the last {} ms are lost", (now() - at) / 1_000_000);
         w.history.retain(|(kept, _)| *kept <= at);
         Some((state, w.db_life, w.store()))

@@ -132,6 +132,8 @@ pub(super) struct World {
     pub(super) db_life: u32,
     pub(super) outage: Outage,
     pub(super) outage_ended_at: Option<u64>,
+    pub(super) outage_lasted: u64,
+    pub(super) outage_began_at: u64,
     pub(super) frozen_calls: Vec<Box<dyn FnOnce()>>,
     changed: Vec<usize>,
 }
@@ -220,6 +222,8 @@ impl World {
             db_life: 0,
             outage: Outage::No,
             outage_ended_at: None,
+            outage_lasted: 0,
+            outage_began_at: 0,
             frozen_calls: Vec::new(),
             changed: Vec::new(),
         }
@@ -365,7 +369,8 @@ fn turn(id: usize, wait: u64) {
         }
         let unit = slot.unit;
         if slot.stuck_until > at {
-            let until = slot.stuck_until;
+            // In pieces: healing ends it early.
+            let until = slot.stuck_until.min(at + 50 * MS);
             w.push(until, Event::Wake(id, wait));
             return None;
         }

@@ -20,6 +20,7 @@ use super::queries::{
 };
 use super::types::*;
 use crate::config::RetentionConfig;
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
@@ -118,6 +119,9 @@ impl<B: Backend> SqlStore<B> {
     }
 
     fn beat_once(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
+        if planted(Bug::BeatFromPool) {
+            return beat::beat(&mut *self.connection()?, beat);
+        }
         let taken = self.beat_connection.lock().take();
         let mut connection = match taken {
             Some(connection) => connection,
@@ -320,5 +324,25 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn wake(&self) -> StoreResult<()> {
         if B::ONE_WRITER { Ok(()) } else { self.raw(|c| self.backend.wake(c)) }
+    }
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseUrl;
+    use crate::protocol::engine::Mode;
+
+    #[test]
+    fn a_beat_waits_for_no_connection_of_the_pool() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::parse(&format!("sqlite://{}", dir.path().join("beats.db").display())).unwrap();
+        let place = Settings { create: true, connect_timeout: Duration::from_secs(1), ..Settings::new(url) };
+        let store = SqlStore::new(crate::store::sqlite::SqliteOpener, vec![place.clone()], vec![place], 1);
+        store.migrate().unwrap();
+        // Tasks use every connection there is, for longer than a beat may take.
+        let _all: Vec<_> = (0..store.pool.max_size()).map(|_| store.connection().unwrap()).collect();
+        let beat = Beat { incarnation: Incarnation::new(1), mode: Mode::Active, running: 0 };
+        assert_eq!(store.beat(&beat).unwrap(), BeatOutcome::Gone);
     }
 }

@@ -6,4 +6,5 @@ mod cli;
 mod cluster;
 mod conformance;
 mod mariadb;
+mod planted;
 mod support;

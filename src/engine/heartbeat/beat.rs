@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use super::{Heartbeat, Step};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use crate::engine::shared::Phase;
 use crate::engine::stop::Ending;
 use crate::engine::{over, unit, worker};
 use crate::handlers::{Lease as GateLease, StopKind};
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{Incarnation, TaskId, Token};
 use crate::protocol::lease::{Lease, LeasePhase};
@@ -20,11 +24,14 @@ impl Heartbeat {
         let timing = shared.options.timing;
         let sent_at = shared.clock.lease_now();
         let Some(incarnation) = shared.life().incarnation else { return self.in_(timing.heartbeat_interval()) };
-        if let Some(name) = shared.pulses.standing(sent_at) {
+        if let Some(name) = shared.pulses.standing(sent_at).filter(|_| !planted(Bug::BeatAnyway)) {
             self.complain_of(name, sent_at);
             return Step::Next(sent_at.after(timing.heartbeat_interval() / 4));
         }
         self.standing_since = None;
+        if self.is_stillborn(sent_at) {
+            return self.in_(Duration::ZERO);
+        }
         let beat = Beat {
             incarnation,
             mode: shared.mode(),
@@ -50,6 +57,19 @@ impl Heartbeat {
                 Step::Next(sent_at.after(timing.retry_after(self.failed)))
             }
         }
+    }
+
+    /// An incarnation that had no beat accepted for L since it was registered may have been fenced by now, and a
+    /// failover may have lost that fence: a beat would bring it back to life (I3). It has nothing to lose, so
+    /// another one is registered instead.
+    fn is_stillborn(&self, now: LeaseInstant) -> bool {
+        let mut life = self.shared.life.lock();
+        let is_over =
+            life.phase == Phase::Registered && now.since(self.registered_at) >= self.shared.options.timing.lease();
+        if is_over {
+            life.phase = Phase::Clear;
+        }
+        is_over
     }
 
     /// A loop that stands still ends the lease, and with it all tasks; one that never turns again would
@@ -78,7 +98,10 @@ impl Heartbeat {
             if life.phase == Phase::Live && life.lease.phase(shared.clock.lease_now()) != LeasePhase::Valid {
                 return;
             }
-            life.lease.accept(sent_at);
+            if self.is_verified(life.phase, answer) {
+                let answered_at = planted(Bug::LeaseFromAnswer).then(|| shared.clock.lease_now());
+                life.lease.accept(answered_at.unwrap_or(sent_at));
+            }
             // An answer that took as long as the lease is worth nothing; the lease watch acts on it.
             if life.lease.phase(shared.clock.lease_now()) != LeasePhase::Valid {
                 return;
@@ -111,6 +134,23 @@ impl Heartbeat {
         if let Some(guard_at) = lease.guard_at() {
             unit::Unit::lease_renewed(shared, guard_at.after(shared.options.timing.kill_budget() / 4));
         }
+    }
+
+    /// After a raise that says "commits may be lost" nobody claims for the largest T, because what was claimed
+    /// before is compared with the database meanwhile, and what is not its owner's any more is killed. So the
+    /// lease does not grow past the raise until this engine has done that: one whose other calls hang would
+    /// beat on, and run its tasks beside their successors.
+    fn is_verified(&self, phase: Phase, answer: &BeatAnswer) -> bool {
+        let raised = answer.meta.raised_epoch;
+        let mut verified = self.shared.verified.lock();
+        // A registration keeps what it adopts under current tokens, and nothing else.
+        if phase == Phase::Registered {
+            *verified = raised.max(*verified);
+        }
+        if *verified < raised {
+            self.shared.reconcile.store(true, Ordering::Release);
+        }
+        *verified >= raised || planted(Bug::RaiseUnverified)
     }
 
     fn open_gate(&self, lease: &Lease, was_live: bool) {

@@ -37,8 +37,10 @@ impl Heartbeat {
         let incarnation = registration.incarnation;
         self.shared.about_to_register(incarnation);
         let timeout = self.shared.options.statement_timeout + self.shared.options.timing.query_timeout();
+        let sent_at = self.shared.clock.lease_now();
         match self.lane.call("register", timeout, move |store| store.register(&registration)) {
             Ok(RegisterOutcome::Registered { adopted, meta }) => {
+                self.registered_at = sent_at;
                 self.enter(incarnation, &adopted);
                 self.shared.remember_epoch(meta.epoch);
                 Ok(self.in_(Duration::ZERO))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::state::State;
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{KindName, ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
@@ -124,7 +125,8 @@ impl State {
         let waited = is_first.then(|| now.since(task.created_at));
         task.token = Token::next(task.token.max(stored), epoch);
         (task.state, task.owner, task.nonce) = (TaskState::Running, Some(c.incarnation), Some(c.nonce));
-        (task.policy, task.attempt, task.claimed_at, task.ended_at) = (c.policy, task.attempt + 1, Some(now), None);
+        (task.policy, task.attempt, task.claimed_at, task.ended_at) =
+            (c.policy, task.attempt + u32::from(!planted(Bug::AttemptAtEnd)), Some(now), None);
         for name in &task.resources {
             let resource = self.resources.entry(name.clone()).or_default();
             (resource.owner, resource.token, resource.used_at) = (Some((id, c.incarnation)), task.token, now);

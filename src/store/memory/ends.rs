@@ -1,6 +1,7 @@
 //! The end of an attempt in memory.
 
 use super::state::State;
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
@@ -45,8 +46,31 @@ impl State {
         Ok(outcomes)
     }
 
+    /// What is written when the tokens were compared in a read that lags (a planted bug).
+    pub(super) fn finish_as_read(
+        &mut self,
+        read: &Self,
+        who: &Finisher,
+        ends: &[Finish],
+        now: Timestamp,
+    ) -> StoreResult<Vec<FinishOutcome>> {
+        let passes = |end: &Finish| read.is_mine(&end.held) && self.tasks.contains_key(&end.held.task);
+        let mut outcomes = Vec::new();
+        let mine: Vec<bool> = ends.iter().map(passes).collect();
+        for (end, mine) in ends.iter().zip(mine) {
+            if mine {
+                self.finish_one(who, end, now);
+            }
+            outcomes.push(if mine { FinishOutcome::Written } else { FinishOutcome::Refused });
+        }
+        Ok(outcomes)
+    }
+
     fn is_mine(&self, held: &Held) -> bool {
         let task = self.tasks.get(&held.task);
+        if planted(Bug::NoToken) {
+            return task.is_some_and(|task| task.state == TaskState::Running);
+        }
         task.is_some_and(|task| task.held(held.task) == Some(*held))
     }
 
@@ -61,7 +85,8 @@ impl State {
         };
         let Some(task) = self.tasks.get_mut(&end.held.task) else { return };
         task.failures += u32::from(end.uses_budget);
-        task.attempt -= u32::from(end.unstarted);
+        task.attempt -= u32::from(end.unstarted && !planted(Bug::AttemptAtEnd));
+        task.attempt += u32::from(!end.unstarted && planted(Bug::AttemptAtEnd));
         if end.result != AttemptResult::HandedBack {
             task.handed_back = 0;
         }
@@ -148,7 +173,9 @@ impl State {
         } else {
             self.tasks.insert(id, task)
         };
-        self.wake_heads(&names);
+        if !(planted(Bug::WakeupLost) && *next == Next::Done) {
+            self.wake_heads(&names);
+        }
     }
 
     pub(super) fn read_finish(&self, held: &Held) -> FinishState {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::state::{EngineEntry, State, WishEntry};
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation};
 use crate::protocol::liveness::{PeerBeat, SweepKind};
@@ -76,7 +77,8 @@ impl State {
     }
 
     pub(super) fn beat(&mut self, b: &Beat, now: Timestamp) -> BeatOutcome {
-        let engine = self.engines.get_mut(&b.incarnation).filter(|e| e.state == EngineState::Live);
+        let id = if planted(Bug::BeatByName) { self.namesake_of(b.incarnation) } else { b.incarnation };
+        let engine = self.engines.get_mut(&id).filter(|e| e.state == EngineState::Live);
         let Some(engine) = engine else { return BeatOutcome::Gone };
         engine.beat += 1;
         (engine.last_beat_at, engine.mode, engine.running) = (now, b.mode, b.running);
@@ -86,6 +88,13 @@ impl State {
         let mine = self.tasks.iter().filter(|(_, task)| task.owner == Some(b.incarnation) && task.wish != Wish::None);
         let wishes = mine.map(|(id, task)| (*id, task.token, task.wish)).collect();
         BeatOutcome::Accepted(BeatAnswer { beat, wanted, wanted_deadline, wishes, meta: self.meta(now) })
+    }
+
+    /// Who has the name of this incarnation now.
+    fn namesake_of(&self, id: Incarnation) -> Incarnation {
+        let name = self.engines.get(&id).map(|e| &e.said.name);
+        let mut live = self.engines.values().filter(|e| e.state == EngineState::Live);
+        live.find(|e| Some(&e.said.name) == name).map_or(id, |e| e.said.incarnation)
     }
 
     pub(super) fn sweep(&self, kind: SweepKind, now: Timestamp) -> SweepView {
@@ -110,7 +119,10 @@ impl State {
 
     pub(super) fn fence(&mut self, fence: &Fence, now: Timestamp) -> bool {
         let engine = self.engines.get_mut(&fence.incarnation).filter(|e| e.state == EngineState::Live);
-        let Some(engine) = engine.filter(|e| fence.beat.is_none_or(|beat| beat == e.beat)) else { return false };
+        let Some(engine) = engine.filter(|e| fence.beat.is_none_or(|beat| beat == e.beat || planted(Bug::FenceBlind)))
+        else {
+            return false;
+        };
         engine.state = EngineState::Fenced;
         (engine.proof, engine.ended_by, engine.ended_at) = (Some(fence.proof), Some(fence.by.clone()), Some(now));
         true
@@ -139,7 +151,7 @@ impl State {
     }
 
     pub(super) fn close(&mut self, incarnation: Incarnation) -> bool {
-        if self.owners().contains(&incarnation) {
+        if self.owners().contains(&incarnation) && !planted(Bug::ClosedAfterSkip) {
             return false;
         }
         match self.engines.get_mut(&incarnation) {

@@ -3,6 +3,7 @@
 //! All of this runs in the caller's transaction, which holds the task's row and those of its resources.
 
 use super::rows::micros;
+use crate::planted::{Bug, planted};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Reason, TaskState};
@@ -46,6 +47,9 @@ pub fn write_next(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>)
 /// Whether this way on raises the token: everything that takes it from an owner who did not finish, so
 /// that the outside world can refuse what that owner still does.
 pub fn raises_token(next: &Next, result: AttemptResult) -> bool {
+    if planted(Bug::TokenKept) && matches!(result, AttemptResult::Lost | AttemptResult::HandedBack) {
+        return false;
+    }
     matches!(next, Next::Ready(_) | Next::Held | Next::Canceled | Next::Quarantined)
         || matches!(result, AttemptResult::Lost | AttemptResult::HandedBack)
 }

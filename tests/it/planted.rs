@@ -1,0 +1,34 @@
+//! Programs that are delivered must not contain the bugs that `scripts/planted` plants.
+
+use std::path::{Path, PathBuf};
+
+/// What a build with planted bugs has in its data (`src/planted.rs`).
+const MARK: &[u8] = b"rekindle was built with planted bugs";
+const PROGRAMS: [&str; 3] = ["rekindle", "rekindle-engine", "rekindle-check"];
+
+fn contains(program: &Path, what: &[u8]) -> bool {
+    let bytes = std::fs::read(program).unwrap();
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+/// The programs of this test run, and those of a release build where there is one.
+fn programs() -> Vec<PathBuf> {
+    let here = Path::new(env!("CARGO_BIN_EXE_rekindle")).parent().unwrap();
+    let release = here.parent().unwrap().join("release");
+    let all = [here, &release].into_iter().flat_map(|dir| PROGRAMS.map(|name| dir.join(name)));
+    all.filter(|program| program.exists()).collect()
+}
+
+#[test]
+fn no_program_contains_planted_bugs() {
+    let programs = programs();
+    assert!(programs.len() >= PROGRAMS.len());
+    for program in programs {
+        assert!(contains(&program, b"REKINDLE_"), "{}: the search finds nothing at all", program.display());
+        let expected = cfg!(feature = "planted") && !program.to_string_lossy().contains("/release/");
+        let name = program.display();
+        if !expected {
+            assert!(!contains(&program, MARK), "{name} was built with the feature `planted`");
+        }
+    }
+}
