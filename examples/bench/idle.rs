@@ -53,7 +53,9 @@ pub fn measure(
     ];
     if !costs.statements.is_empty() {
         let name = format!("statements a second ({})", costs.counted_by);
-        figures.push(figure(&name, costs.statements, "1/s", 3.0));
+        // MariaDB counts BEGIN and COMMIT as statements, and is asked for new tasks because it tells of none.
+        let goal = if word == "mariadb" { 8.0 } else { 3.0 };
+        figures.push(figure(&name, costs.statements, "1/s", goal));
     }
     Ok(figures)
 }

@@ -1,6 +1,6 @@
-//! Tells of new tasks where the server cannot.
+//! Tells of new tasks, and of those that are ready again, where the server cannot.
 //!
-//! A thread of its own asks for the newest number, because the asking may hang against a frozen server while
+//! A thread of its own asks for the newest numbers, because the asking may hang against a frozen server while
 //! whoever waits for the watcher must not. It ends with the watcher; one that hangs ends when its call does.
 
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use crate::store::api::{StoreResult, Watcher};
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
 
-/// Twice a second: an idle engine shall send at most eight statements a second, with all it does.
-const POLL: Duration = Duration::from_millis(500);
+/// Three times a second: an idle engine shall send at most eight statements a second, with all it does, and
+/// what a dead one left shall run elsewhere within 0.3 s of its proof, half of the time.
+const POLL: Duration = Duration::from_millis(320);
 
 const STACK: usize = 256 << 10;
 
@@ -60,9 +61,11 @@ pub fn start(mut db: MysqlDb) -> StoreResult<Box<dyn Watcher>> {
     Ok(Box::new(Poller { seen, _stop: stop }))
 }
 
-fn newest(db: &mut dyn Db) -> StoreResult<i64> {
-    let sql = db.stmt().sql("SELECT max(id) FROM task");
-    Ok(db.first("look for new tasks", &sql)?.map_or(0, |mut row| row.int()))
+/// The newest task, and the newest end of an attempt that was not the good last one: a takeover and a
+/// hand-back write one when they make a task ready again. Both are read off the end of an index.
+fn newest(db: &mut dyn Db) -> StoreResult<(i64, i64)> {
+    let sql = db.stmt().sql("SELECT (SELECT max(id) FROM task), (SELECT max(ended_at) FROM attempt)");
+    Ok(db.first("look for new tasks", &sql)?.map_or((0, 0), |mut row| (row.int(), row.int())))
 }
 
 impl Watcher for Poller {

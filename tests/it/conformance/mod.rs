@@ -185,7 +185,8 @@ macro_rules! watcher_cases {
         run_all! {
             $on:
             texts:
-                a_watcher_sees_what_others_add;
+                a_watcher_sees_what_others_add
+                a_watcher_sees_what_a_takeover_made_ready;
         }
     };
 }

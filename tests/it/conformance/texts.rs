@@ -88,3 +88,17 @@ pub fn a_watcher_sees_what_others_add(rig: &Rig) {
     other.wake().unwrap();
     crate::support::wait_until(secs(10), || watcher.has_changed().unwrap());
 }
+
+pub fn a_watcher_sees_what_a_takeover_made_ready(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    task().add(store);
+    a.claim().one(store);
+    let mut watcher = store.watcher().unwrap();
+    watcher.has_changed().unwrap();
+    assert!(!watcher.has_changed().unwrap());
+    let other = rig.another();
+    a.dies(&*other);
+    assert_eq!(a.takeover(&*other).ready, 1);
+    other.wake().unwrap();
+    crate::support::wait_until(secs(10), || watcher.has_changed().unwrap());
+}
