@@ -72,6 +72,18 @@ bugs! {
     /// A result that is refused after an unknown outcome is not read back (found by the simulator: the first
     /// try had been applied late, and the engine called its own result refused).
     RefusedUnread = "refused-unread";
+    /// A claim whose answer comes after a raised epoch was compared is begun (found by the simulator: its commit
+    /// had been lost by the failover, and the task ran beside its successor).
+    ClaimUnverified = "claim-unverified";
+    /// A sweep of a database that came back older goes on counting (found by the simulator: two failovers between
+    /// two sweeps, and a peer that beat all the time was fenced with the counter it had had before).
+    RaiseUnseen = "raise-unseen";
+    /// Two epochs with one number are taken for one (found by the simulator: the first was raised, given out and
+    /// lost with its database, and who raised the second had not seen it).
+    EpochTwin = "epoch-twin";
+    /// An engine that comes back waits for its registration as for any statement (found by the simulator: one
+    /// that was sent into the end of an outage, and the former life was fenced by a peer meanwhile).
+    SlowReturn = "slow-return";
 }
 
 /// Whether this bug is planted. It never is.

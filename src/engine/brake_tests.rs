@@ -36,16 +36,16 @@ fn registration(number: i64) -> Registration {
     }
 }
 
-struct Watcher {
-    clock: ManualClock,
-    store: MemoryStore,
-    shared: Arc<Shared>,
+pub(super) struct Watcher {
+    pub(super) clock: ManualClock,
+    pub(super) store: MemoryStore,
+    pub(super) shared: Arc<Shared>,
     sweeper: Sweeper,
 }
 
 impl Watcher {
     /// Engine 0, live, with so many peers that beat once and then never again.
-    fn with_peers(count: i64) -> Self {
+    pub(super) fn with_peers(count: i64) -> Self {
         let clock = ManualClock::new();
         let store = MemoryStore::new(Arc::new(clock.clone()));
         for number in 0..=count {
@@ -59,13 +59,14 @@ impl Watcher {
         shared.clock = Arc::new(clock.clone());
         let mut life = shared.life.lock();
         (life.incarnation, life.phase) = (Some(Incarnation::new(0)), Phase::Live);
+        life.meta = store.meta().ok();
         drop(life);
         let shared = Arc::new(shared);
         Self { clock, store, sweeper: Sweeper::new(Arc::clone(&shared)), shared }
     }
 
     /// Beats and sweeps for so long; when who was fenced, in seconds since the peers' last beats.
-    fn watch(&mut self, span: Duration) -> Vec<(i64, f64)> {
+    pub(super) fn watch(&mut self, span: Duration) -> Vec<(i64, f64)> {
         let (began, mut fenced) = (self.clock.lease_now(), Vec::new());
         while self.clock.lease_now().since(began) < span {
             self.clock.advance(STEP);
@@ -86,7 +87,7 @@ impl Watcher {
     }
 }
 
-fn beat(store: &MemoryStore, number: i64) -> BeatOutcome {
+pub(super) fn beat(store: &MemoryStore, number: i64) -> BeatOutcome {
     store.beat(&Beat { incarnation: Incarnation::new(number), mode: Mode::Active, running: 0 }).unwrap()
 }
 

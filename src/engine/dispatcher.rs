@@ -219,7 +219,11 @@ impl Dispatcher {
             })
             .collect();
         let held: Vec<_> = entries.iter().map(|entry| entry.task.held).collect();
-        self.shared.running.settle(nonce, entries);
+        if !self.shared.running.settle(nonce, entries) && count > 0 {
+            log::warn!("{count} claims are given up: the epoch was raised while they were under way");
+            self.shared.reconcile.store(true, Ordering::Release);
+            return 0;
+        }
         for held in held {
             match &kind.work {
                 Work::Command(spec) => worker::start_command(&self.shared, held, Arc::clone(spec)),

@@ -6,22 +6,22 @@
 //! its results may still be written as long as nobody has raised the token: that is I1, not luck. An
 //! engine that ends waits L + K for a database that is away, then gives up: those tasks run again.
 
+mod ends;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Select};
 
+use self::ends::{Pending, to_finish};
 use super::lane::Lane;
-use super::running::Entry;
-use super::shared::{Phase, Report, Shared};
+use super::shared::{Report, Shared};
 use super::stop::Ending;
 use super::tally::{ByKind, of};
-use crate::handlers::{Ended, StopKind};
 use crate::planted::{Bug, planted};
-use crate::protocol::ids::{Incarnation, KindName};
-use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
-use crate::protocol::task::{AttemptResult, Reason, Wish};
+use crate::protocol::ids::Incarnation;
+use crate::protocol::takeover::Next;
 use crate::protocol::time::LeaseInstant;
 use crate::store::{Finish, FinishOutcome, FinishState, Finisher as Who, Held, StoreError, StoreResult};
 use crate::turns;
@@ -189,8 +189,7 @@ impl Finisher {
         match self.lane.call("finish", timeout, move |store| store.finish(&who, &sent)) {
             Ok(outcomes) => {
                 self.failed = 0;
-                self.count(&pending, &outcomes);
-                self.settle(pending, &outcomes);
+                self.settle(pending, outcomes);
             }
             Err(StoreError::Unknown { step, source }) => {
                 log::warn!("the outcome of {step} is unknown ({source}): reading {} ends back", batch.len());
@@ -243,27 +242,32 @@ impl Finisher {
         self.shared.tally.add(&counts);
     }
 
-    fn settle(&mut self, ends: Vec<Pending>, outcomes: &[FinishOutcome]) {
+    fn settle(&mut self, ends: Vec<Pending>, outcomes: Vec<FinishOutcome>) {
         let mut frees_line = false;
-        for (pending, outcome) in ends.into_iter().zip(outcomes) {
-            let end = &pending.end;
-            match outcome {
-                FinishOutcome::Written => frees_line |= end.keyed || end.next != Next::Done,
-                FinishOutcome::Refused if pending.is_doubted && !planted(Bug::RefusedUnread) => {
-                    match self.call_read_finish(end.held) {
-                        // The earlier try was applied after all: its own result stands in the way.
-                        Ok(FinishState::Written) => frees_line = true,
-                        Ok(FinishState::Open | FinishState::Refused) => say_refused(end),
-                        Err(_) => {
-                            self.pending.push(pending);
-                            continue;
-                        }
+        let (mut settled, mut as_what) = (Vec::new(), Vec::new());
+        for (pending, mut outcome) in ends.into_iter().zip(outcomes) {
+            if outcome == FinishOutcome::Refused && pending.is_doubted && !planted(Bug::RefusedUnread) {
+                match self.call_read_finish(pending.end.held) {
+                    // The earlier try was applied after all: its own result stands in the way.
+                    Ok(FinishState::Written) => outcome = FinishOutcome::Written,
+                    Ok(FinishState::Open | FinishState::Refused) => {}
+                    Err(_) => {
+                        self.failed += 1;
+                        self.pending.push(pending);
+                        continue;
                     }
                 }
-                FinishOutcome::Refused => say_refused(end),
+            }
+            match outcome {
+                FinishOutcome::Written => frees_line |= pending.end.keyed || pending.end.next != Next::Done,
+                FinishOutcome::Refused => say_refused(&pending.end),
             }
             self.shared.running.reported([&pending.end.held]);
+            settled.push(pending);
+            as_what.push(outcome);
         }
+        // Only now is it known what became of each.
+        self.count(&settled, &as_what);
         // What is written makes room for claims ahead.
         if frees_line || self.shared.wants_ahead() {
             self.shared.wake_dispatcher();
@@ -289,6 +293,7 @@ impl Finisher {
                 Ok(FinishState::Written) => {
                     self.count(&[pending], &[FinishOutcome::Written]);
                     self.shared.running.reported([&held]);
+                    self.shared.wake_dispatcher();
                 }
                 // Written again, under the same token and nonce: open or still unknown, because it may be
                 // needed; not this engine's any more, because the database counts what it refuses.
@@ -302,46 +307,13 @@ impl Finisher {
     }
 }
 
-/// An end on its way.
-struct Pending {
-    incarnation: Incarnation,
-    end: Finish,
-    kind: KindName,
-    /// How long it ran.
-    ran: Option<Duration>,
-    /// How often the database called it wrong, alone, and since when.
-    broken: Option<(u32, LeaseInstant)>,
-    /// An earlier try had an unknown outcome: it may still be applied, before or after the next one.
-    is_doubted: bool,
-}
-
-/// An end that the database calls wrong more often than this, and for longer, is written without what people
-/// or programs put into it: the state of the task matters more than its texts.
-const PLAIN_AFTER: (u32, Duration) = (3, Duration::from_secs(30));
-
-impl Pending {
-    fn broken_at(mut self, now: LeaseInstant) -> Self {
-        let (times, since) = self.broken.unwrap_or((0, now));
-        self.broken = Some((times + 1, since));
-        if times >= PLAIN_AFTER.0 && now.since(since) >= PLAIN_AFTER.1 {
-            log::error!("task {}: leaving out the texts that the database does not take", self.end.held.task);
-            self.end = without_texts(&self.end);
-        }
-        self
-    }
-}
-
-fn without_texts(end: &Finish) -> Finish {
-    let detail = end.detail.is_some().then(|| "its texts could not be stored".to_owned());
-    Finish { detail, value: None, output: Vec::new(), ..end.clone() }
-}
-
 /// The database has counted it.
 fn say_refused(end: &Finish) {
-    if let Some(player) = turns::player() {
-        player.refused(end.held.task.as_i64(), end.held.nonce.as_i64());
-    }
+    // What never started has no result that could be refused, and leaves no row by which it could be read back.
     if !end.unstarted {
+        if let Some(player) = turns::player() {
+            player.refused(end.held.task.as_i64(), end.held.nonce.as_i64());
+        }
         log::warn!(
             "the result ({}) of task {} was refused: its token {} is not current any more",
             end.result,
@@ -349,46 +321,4 @@ fn say_refused(end: &Finish) {
             end.held.token
         );
     }
-}
-
-/// What is written for an end; `None` if the next registration does it.
-fn to_finish(shared: &Shared, entry: &Entry, ended: Ended) -> Option<Finish> {
-    let was_stopped_for = entry.control.as_ref().and_then(|control| control.requested()).map(|stop| stop.kind);
-    let is_over = {
-        let life = shared.life();
-        life.phase.has_ended() || life.phase == Phase::Out || life.incarnation != Some(entry.incarnation)
-    };
-    if is_over && was_stopped_for == Some(StopKind::LeaseLost) && ended.result == AttemptResult::HandedBack {
-        return None;
-    }
-    let task = &entry.task;
-    let kind = shared.options.kinds.get(&task.kind);
-    let policy = kind.map_or_else(Default::default, |kind| kind.policy);
-    let retry = kind.map_or_else(Default::default, |kind| kind.retry);
-    let budget = Budget { retry, failures: task.failures, roll: fastrand::f64() };
-    let request =
-        Request { retry_after: ended.retry_after, elsewhere: ended.elsewhere, was_elsewhere: task.was_elsewhere };
-    let snooze = ended.retry_after.filter(|_| ended.result == AttemptResult::HandedBack && entry.wish == Wish::None);
-    let unstarted = !ended.started && ended.result == AttemptResult::HandedBack;
-    let next = match snooze {
-        Some(delay) => Next::Wait { delay, reason: Reason::Retry },
-        // What never started was not interrupted: `rerun = "never"` does not hold it.
-        None if unstarted && entry.wish == Wish::None => Next::Ready(task.reason),
-        None => after_attempt(ended.result, entry.wish, &policy, &budget, &request),
-    };
-    let elsewhere = ended.elsewhere && !task.was_elsewhere && matches!(next, Next::Ready(_) | Next::Wait { .. });
-    Some(Finish {
-        held: task.held,
-        keyed: !task.resources.is_empty(),
-        result: ended.result,
-        next,
-        uses_budget: uses_budget(ended.result, &request),
-        not_on: elsewhere.then(|| shared.host.clone()),
-        exit_code: ended.exit_code.or(ended.signal.map(|signal| 128 + signal)),
-        detail: ended.detail,
-        value: ended.value,
-        output: ended.output,
-        output_dropped: ended.output_dropped,
-        unstarted,
-    })
 }

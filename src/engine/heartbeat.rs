@@ -65,6 +65,8 @@ pub struct Heartbeat {
     lane: Lane,
     former: Option<(Incarnation, Proof)>,
     failed: u32,
+    /// Registrations in a row that were lost although the database answered before them.
+    slow: u32,
     said: Option<String>,
     namesake: Option<NamesakeWatch>,
     standing_since: Option<LeaseInstant>,
@@ -81,6 +83,7 @@ impl Heartbeat {
             lane,
             former: None,
             failed: 0,
+            slow: 0,
             said: None,
             namesake: None,
             standing_since: None,
@@ -118,7 +121,7 @@ impl Heartbeat {
         drop(life);
         self.former = Some((former, Proof::Itself));
         *self.shared.former.lock() = Some(former);
-        self.failed = 0;
+        (self.failed, self.slow) = (0, 0);
         self.in_(Duration::ZERO)
     }
 

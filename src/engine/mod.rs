@@ -19,6 +19,8 @@
 #[cfg(test)]
 mod brake_tests;
 pub mod dispatcher;
+#[cfg(test)]
+mod doubt_tests;
 pub mod ending;
 pub mod epoch_file;
 pub mod finisher;

@@ -10,6 +10,7 @@ use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
 use super::ending::end;
+use super::epoch_file::Remembered;
 use super::heartbeat::{Heartbeat, LifeError, Step};
 use super::options::EngineOptions;
 use super::running::Running;
@@ -174,7 +175,7 @@ pub(super) fn build(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let known = match &options.state_dir {
         Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
-        None => Epoch::new(0),
+        None => Remembered::NOTHING,
     };
     let guard = guard.map(|link| Arc::new(link) as Arc<dyn GuardTalk>);
     let commands = commands(&options, role, &clock, guard.as_ref())?;
@@ -198,7 +199,7 @@ pub(crate) fn share(
     store: Arc<dyn Store>,
     options: EngineOptions,
     place: Place,
-    known: Epoch,
+    known: Remembered,
     commands: Option<Arc<dyn Commands>>,
     guard: Option<Arc<dyn GuardTalk>>,
 ) -> Shared {

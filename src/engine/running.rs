@@ -71,15 +71,35 @@ impl Running {
     }
 
     /// The answer came (or the claim was given up): its tasks enter in the same moment as the nonce
-    /// leaves, so that reconciliation never sees one without the other.
-    pub fn settle(&self, nonce: Nonce, claimed: Vec<Entry>) {
+    /// leaves, so that reconciliation never sees one without the other. False: the claim was forgotten
+    /// meanwhile, and its answer must be too.
+    pub fn settle(&self, nonce: Nonce, claimed: Vec<Entry>) -> bool {
         let mut table = self.table.lock();
-        table.in_flight.remove(&nonce);
-        for entry in claimed {
+        let is_known = table.in_flight.remove(&nonce);
+        for entry in claimed.into_iter().filter(|_| is_known) {
             table.entries.insert(entry.task.held.task, entry);
         }
         self.changed.notify_all();
         turns::changed();
+        is_known
+    }
+
+    /// Forgets all claims that are under way: what they got may be of commits that a failover lost, and an
+    /// answer that comes after the comparison would be compared with nothing.
+    pub fn forget_in_flight(&self) {
+        self.table.lock().in_flight.clear();
+        self.changed.notify_all();
+        turns::changed();
+    }
+
+    /// Takes out what was claimed but has not begun; how many. Whoever would begin it finds it gone.
+    pub fn drop_unstarted(&self, which: impl Fn(&Held) -> bool) -> usize {
+        let mut table = self.table.lock();
+        let before = table.entries.len();
+        table.entries.retain(|_, entry| entry.control.is_some() || !which(&entry.task.held));
+        self.changed.notify_all();
+        turns::changed();
+        before - table.entries.len()
     }
 
     /// The attempt of this task begins. `None` if it was taken out meanwhile.

@@ -19,6 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
+use super::epoch_file::Remembered;
 use super::options::EngineOptions;
 use super::pulse::Pulses;
 use super::running::{Entry, Running};
@@ -127,7 +128,7 @@ pub struct Shared {
     /// An epoch is being raised.
     pub raising: AtomicBool,
     /// The largest epoch ever seen, in memory and in the state file.
-    pub known_epoch: Mutex<Epoch>,
+    pub known_epoch: Mutex<Remembered>,
     pub(super) life: Mutex<Life>,
     pub(super) own_beats: (Sender<LeaseInstant>, Receiver<LeaseInstant>),
     pub(super) wake: (Sender<()>, Receiver<()>),
@@ -216,15 +217,16 @@ impl Shared {
         }
     }
 
-    /// Remembers the largest epoch.
-    pub fn remember_epoch(&self, epoch: Epoch) {
+    /// Remembers the largest epoch. One of the same number that was raised for another database is not it.
+    pub fn remember_epoch(&self, meta: &Meta) {
         let mut known = self.known_epoch.lock();
-        if epoch > *known {
-            *known = epoch;
+        let is_same = meta.epoch == known.epoch && known.identity.is_none();
+        if meta.epoch > known.epoch || is_same && meta.epoch.as_i64() > 0 {
+            *known = Remembered { epoch: meta.epoch, identity: Some(meta.identity.clone()) };
             if let Some(dir) = &self.options.state_dir
-                && let Err(error) = super::epoch_file::write(dir, epoch)
+                && let Err(error) = super::epoch_file::write(dir, &known)
             {
-                log::warn!("could not remember epoch {} in the state directory: {error}", epoch.as_i64());
+                log::warn!("could not remember epoch {} in the state directory: {error}", meta.epoch.as_i64());
             }
         }
     }

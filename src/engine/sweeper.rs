@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::lane::Lane;
 use super::shared::{Phase, Shared};
+use super::stop::Ending;
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::{Epoch, Incarnation};
@@ -93,6 +94,28 @@ impl Sweeper {
         // The promise for the wait itself: with many engines it is long.
         self.shared.pulses.sweeper.turn(self.shared.clock.lease_now(), wait);
         wait
+    }
+
+    /// Waits for the next pass; true if the loops end. In a large cluster that is longer than L, and a lease that
+    /// does not grow until what is held was compared must not wait for it.
+    fn rest(&mut self, span: Duration) -> bool {
+        let clock = Arc::clone(&self.shared.clock);
+        let until = clock.lease_now().after(span);
+        loop {
+            let seen = self.shared.stop.nudges();
+            if self.shared.reconcile.load(Ordering::Acquire) && self.shared.live().is_some() {
+                let done = self.reconcile();
+                self.chore("compare what is owned", done);
+            }
+            let now = clock.lease_now();
+            if now >= until {
+                return self.shared.stop.ends_loops();
+            }
+            self.shared.pulses.sweeper.turn(now, until.since(now));
+            if self.shared.stop.wait_nudged(Ending::Loops, until.since(now), seen) {
+                return true;
+            }
+        }
     }
 
     fn complain(&mut self, what: &str, error: &StoreError) {
@@ -281,6 +304,11 @@ impl Sweeper {
     /// A raise restarts all observations; claims go on when this engine has watched the new epoch for
     /// the largest T of live rows, so that nothing that was claimed before can still run.
     fn note_epoch(&mut self, view: &SweepView, now: LeaseInstant) -> StoreResult<()> {
+        if self.is_older(view) && !planted(Bug::RaiseUnseen) {
+            self.raised = None;
+            self.observer.restart();
+            return Ok(());
+        }
         if self.raised.replace(view.meta.raised_epoch) != Some(view.meta.raised_epoch) {
             self.observer.restart();
             self.shared.reconcile.store(true, Ordering::Release);
@@ -303,6 +331,14 @@ impl Sweeper {
         Ok(())
     }
 
+    /// Whether what was read is of a database that lost commits and was not raised for it yet, or is older than
+    /// this engine's own last beat. The raises between two sweeps may be lost with the rest, and a peer that
+    /// beat all the time has its old counter again: nobody's standing still is counted by such a view.
+    fn is_older(&self, view: &SweepView) -> bool {
+        let meta = self.shared.life().meta;
+        !view.meta.identity_matches || meta.is_none_or(|meta| view.meta.raised_epoch < meta.raised_epoch)
+    }
+
     // ---- what this engine owns ------------------------------------------------------------------------
 
     /// Compares what the database says this engine owns with what it knows: hands back what it does not
@@ -313,18 +349,23 @@ impl Sweeper {
         // Known before the read or after it: what ended meanwhile is only in the first, what was claimed
         // meanwhile only in the second.
         let raised = self.shared.life().meta.map(|meta| meta.raised_epoch);
+        let is_raised = raised.is_some_and(|raised| raised > *self.shared.verified.lock());
+        if is_raised && !planted(Bug::ClaimUnverified) {
+            self.shared.running.forget_in_flight();
+        }
         let before = self.shared.running.known();
         let owned = self.call("read what is owned", move |store| store.owned(incarnation))?;
         let unknown: Vec<Held> =
             owned.iter().filter(|held| !before.has(held) && !self.shared.running.knows(held)).copied().collect();
-        if !unknown.is_empty() {
-            log::warn!("handing back {} claims that this engine does not know (their answer was lost)", unknown.len());
-            self.hand_back(incarnation, &unknown)?;
-        }
         self.drop_foreign(&before.held, &owned.iter().copied().collect());
         if let Some(raised) = raised {
             let mut verified = self.shared.verified.lock();
             *verified = raised.max(*verified);
+        }
+        // Last: what this engine does not hold cannot run here, so the lease need not wait for it.
+        if !unknown.is_empty() {
+            log::warn!("handing back {} claims that this engine does not know (their answer was lost)", unknown.len());
+            self.hand_back(incarnation, &unknown)?;
         }
         Ok(())
     }
@@ -338,13 +379,18 @@ impl Sweeper {
     }
 
     /// What was held before the read and is not in it has a raised token (requeued, or lost by a
-    /// failover): its result would be refused, so it is stopped.
+    /// failover): its result would be refused, so it is stopped, or does not begin.
     fn drop_foreign(&self, before: &BTreeSet<Held>, owned: &BTreeSet<Held>) {
+        let is_foreign = |held: &Held| before.contains(held) && !owned.contains(held);
+        let dropped = self.shared.running.drop_unstarted(is_foreign);
+        if dropped > 0 {
+            log::warn!("{dropped} claimed tasks are not this engine's any more: they do not begin");
+        }
         let now = self.shared.clock.lease_now();
         let kill_at = now.after(self.shared.options.timing.kill_budget() / 4);
         self.shared.running.for_each(|entry| {
             let held = &entry.task.held;
-            if before.contains(held) && !owned.contains(held) {
+            if is_foreign(held) {
                 log::warn!("task {} is not this engine's any more: stopping it", held.task);
                 if let Some(control) = &entry.control {
                     control.stop(crate::handlers::StopKind::LeaseLost, now, kill_at);
@@ -391,7 +437,7 @@ pub fn sweep_loop(shared: &Arc<Shared>) {
     let mut sweeper = Sweeper::new(Arc::clone(shared));
     loop {
         let wait = sweeper.step();
-        if shared.stop.wait(super::stop::Ending::Loops, wait) {
+        if sweeper.rest(wait) {
             shared.pulses.sweeper.end();
             return;
         }

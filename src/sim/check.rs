@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::world::{MS, World, now};
+use super::world::{MS, S, World, now};
 use crate::engine::shared::Phase;
 use crate::handlers::Attempt;
 use crate::protocol::engine::Proof;
@@ -222,6 +222,9 @@ impl World {
         {
             bad = Some(format!("I7: {dead} is fenced for an outage of the database"));
         }
+        if self.is_fenced_for_outage(fence) {
+            bad = Some(format!("I7: {dead} was well, and is fenced by a peer for an outage of the database"));
+        }
         let age = last(&dead).map(|at| now() - at);
         let quiet = live.iter().filter(|id| last(id).is_some_and(|at| now() - at > takeover)).count() + 1;
         // A newcomer that watched its own namesake for T does not wait for others.
@@ -239,6 +242,32 @@ impl World {
         if let Some(bad) = bad {
             self.check.fail(bad);
         }
+    }
+
+    /// Nobody is fenced by a peer for an outage of the database, however long it was: who was well comes back
+    /// before a peer has seen its former life stand still for T. Who was cut off, frozen, or short of calls that
+    /// were lost or slow for other reasons is not asked; nor is anybody after a failover, which may bring back
+    /// a life that its engine has long left.
+    fn is_fenced_for_outage(&self, fence: &Fence) -> bool {
+        let began = self.outage_began_at;
+        let dead = fence.incarnation;
+        let beat = self.check.beats.get(&dead).copied();
+        // It beat until the outage, give or take a heartbeat and its timeout.
+        let was_live = beat.is_some_and(|at| at <= began && at + 1_500 * MS > began);
+        if self.outage_ended_at.is_none() || !was_live || self.check.has_failed_over {
+            return false;
+        }
+        if self.plan.loss > 0 || self.plan.slow > 0 {
+            return false;
+        }
+        self.units.iter().filter(|unit| unit.is_running && unit.stuck_since.is_none()).any(|unit| {
+            let Some(shared) = &unit.shared else { return false };
+            let is_it = shared.life().incarnation == Some(dead) || *shared.former.lock() == Some(dead);
+            let troubles = [unit.disturbed_at, self.hosts[unit.host].woke_at, unit.unlinked_at, Some(unit.started_at)];
+            let since = troubles.into_iter().flatten().max().unwrap_or(0);
+            let is_ending = shared.stop.ending() != crate::engine::stop::Ending::No;
+            is_it && !is_ending && unit.name.as_str() != fence.by && since + 3 * S < began
+        })
     }
 
     /// I5: what is said to be over has no process left.

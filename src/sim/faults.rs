@@ -6,7 +6,7 @@ use super::net::Link;
 use super::plan::{Fault, HEAL_AT, new_unit, people};
 use super::rng::Rng;
 use super::world::{MS, Outage, S, now, trace, with};
-use super::{process, store, unit};
+use super::{failover, process, unit};
 use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::ids::TaskId;
 use crate::store::{Fence, Store, TaskVerb, Wish4Engine};
@@ -66,7 +66,7 @@ pub(super) fn play() {
         Fault::Reboot => reboot(u),
         Fault::Stuck => stick(u, span * 2),
         Fault::FailOver => {
-            store::fail_over();
+            failover::fail_over();
             if with(|w| w.rng.percent(40)) {
                 cut(u, Link::OnlyBeats, span.max(6 * S).min(HEAL_AT - now()));
             }

@@ -18,9 +18,11 @@
 mod check;
 mod clocks;
 mod commands;
+mod failover;
 mod faults;
 mod fiber;
 mod guard;
+mod locks;
 mod net;
 mod plan;
 mod process;

@@ -40,6 +40,9 @@ fn fate(w: &mut World, u: usize, step: &str, timeout: u64) -> Fate {
     let back = w.rng.range(MS / 5, 3 * MS);
     let plain = Fate { arrives: Some(there), answered: Some(there + back), refused: false };
     let loss = w.plan.loss;
+    if w.units[u].net != Link::Up {
+        w.units[u].unlinked_at = Some(now());
+    }
     match (w.outage, w.units[u].net) {
         (Outage::Down, _) => {
             let is_fast = w.rng.percent(70);

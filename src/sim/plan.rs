@@ -8,10 +8,11 @@ use super::rng::Rng;
 use super::unit::{self, Unit};
 use super::world::{Host, MS, Outage, S, World, now, trace, with};
 use super::{faults, store};
+use crate::engine::epoch_file::Remembered;
 use crate::engine::{EngineOptions, Kind, Work};
 use crate::handlers::CommandSpec;
 use crate::protocol::engine::Wanted;
-use crate::protocol::ids::{EngineName, Epoch, KindName, ResourceName};
+use crate::protocol::ids::{EngineName, KindName, ResourceName};
 use crate::protocol::retry::RetryPolicy;
 use crate::protocol::task::{OnFailure, OnLeaseLoss, OnRetry, Policy, Rerun, TaskState};
 use crate::protocol::timing::{Profile, Timing};
@@ -228,13 +229,15 @@ pub(super) fn new_unit(name: &str, host: usize, state_id: &str) -> Unit {
         is_running: false,
         is_frozen: false,
         disturbed_at: None,
+        unlinked_at: None,
+        started_at: 0,
         is_wanted: true,
         shared: None,
         guard: super::guard::Guard::default(),
         net: Link::Up,
         beat_sent_at: None,
         stuck_since: None,
-        known_epoch: Epoch::new(0),
+        known_epoch: Remembered::NOTHING,
         is_duplicate: false,
         stale: None,
     }

@@ -7,13 +7,12 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::world::{S, now, trace, with};
+use super::world::{now, trace, with};
 use crate::config::RetentionConfig;
 use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
-use crate::store::memory::State;
 use crate::store::*;
 
 /// See the module.
@@ -343,78 +342,4 @@ impl Store for SimStore {
     fn wake(&self) -> StoreResult<()> {
         self.inner.wake()
     }
-}
-
-impl SimStore {
-    /// Tasks whose rows another transaction holds: a takeover passes over them (`SKIP LOCKED`).
-    fn hide_some(&self, owner: Incarnation) -> Vec<(TaskId, Vec<ResourceName>)> {
-        if !with(|w| w.plan.locks && w.rng.percent(20)) {
-            return Vec::new();
-        }
-        let mut hidden = Vec::new();
-        self.inner.edit(|s| {
-            let running: Vec<TaskId> =
-                s.tasks.iter().filter(|(_, t)| t.owner == Some(owner)).map(|(id, _)| *id).collect();
-            for id in running {
-                if !with(|w| w.rng.percent(50)) {
-                    continue;
-                }
-                let Some(task) = s.tasks.get_mut(&id) else { continue };
-                task.owner = None;
-                let names = task.resources.clone();
-                for name in &names {
-                    if let Some(resource) = s.resources.get_mut(name) {
-                        // Somebody else's for this moment, so that nobody frees it.
-                        resource.owner = resource.owner.map(|(task, _)| (task, Incarnation::new(1)));
-                    }
-                }
-                hidden.push((id, names));
-            }
-            hidden.iter_mut().for_each(|(_, names)| names.shrink_to_fit());
-        });
-        // The owner is put back by `unhide`, which needs it.
-        HIDDEN_OWNER.set(Some(owner));
-        hidden
-    }
-
-    fn unhide(&self, hidden: Vec<(TaskId, Vec<ResourceName>)>) {
-        let Some(owner) = HIDDEN_OWNER.take() else { return };
-        self.inner.edit(|s| {
-            for (id, names) in hidden {
-                if let Some(task) = s.tasks.get_mut(&id) {
-                    task.owner = Some(owner);
-                }
-                for name in names {
-                    if let Some(resource) = s.resources.get_mut(&name) {
-                        resource.owner = resource.owner.map(|(task, _)| (task, owner));
-                    }
-                }
-            }
-        });
-    }
-}
-
-thread_local! {
-    static HIDDEN_OWNER: Cell<Option<Incarnation>> = const { Cell::new(None) };
-}
-
-/// A failover: an older state comes back as another database.
-pub(super) fn fail_over() {
-    let restored = with(|w| {
-        let limit = w.rng.below(3 * S);
-        let from = now().saturating_sub(limit);
-        let found = w.history.iter().rev().find(|(at, _)| *at <= from).or(w.history.first()).cloned();
-        let (at, state) = found?;
-        w.db_life += 1;
-        w.stats.failovers += 1;
-        w.frozen_calls.clear();
-        w.units.iter_mut().for_each(|unit| unit.stale = None);
-        trace!(w, "FAILOVER: the last {} ms are lost", (now() - at) / 1_000_000);
-        w.history.retain(|(kept, _)| *kept <= at);
-        Some((state, w.db_life, w.store()))
-    });
-    let Some((state, life, store)) = restored else { return };
-    store.restore(state);
-    store.set_identity(&format!("memory-{life}"));
-    store.edit(|s: &mut State| with(|w| w.check.failed_over(s)));
 }

@@ -12,10 +12,11 @@ use super::store::SimStore;
 use super::world::{MS, S, World, now, trace, with};
 use super::{fiber, plan};
 use crate::clock::lease_time;
+use crate::engine::epoch_file::Remembered;
 use crate::engine::run::{Place, beat_loop, finish_loop, share};
 use crate::engine::shared::Shared;
 use crate::engine::{dispatcher, ending, guard_watch, over, sweeper};
-use crate::protocol::ids::{EngineName, Epoch};
+use crate::protocol::ids::EngineName;
 use crate::store::memory::State;
 
 /// See the module.
@@ -29,6 +30,9 @@ pub(super) struct Unit {
     pub(super) is_frozen: bool,
     /// When it was last frozen, suspended, or had a loop that stood still.
     pub(super) disturbed_at: Option<u64>,
+    /// When a call of it last met a bad link.
+    pub(super) unlinked_at: Option<u64>,
+    pub(super) started_at: u64,
     pub(super) is_wanted: bool,
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) guard: Guard,
@@ -37,7 +41,7 @@ pub(super) struct Unit {
     pub(super) beat_sent_at: Option<u64>,
     /// Since when a loop of it stands still.
     pub(super) stuck_since: Option<u64>,
-    pub(super) known_epoch: Epoch,
+    pub(super) known_epoch: Remembered,
     pub(super) is_duplicate: bool,
     /// What its sweeps read instead of the present.
     pub(super) stale: Option<State>,
@@ -77,7 +81,8 @@ pub(super) fn end_process(u: usize) {
     let fibers = with(|w| {
         let unit = &mut w.units[u];
         if let Some(shared) = &unit.shared {
-            unit.known_epoch = unit.known_epoch.max(*shared.known_epoch.lock());
+            // What its state file holds.
+            unit.known_epoch = shared.known_epoch.lock().clone();
         }
         unit.is_running = false;
         unit.is_frozen = false;
@@ -254,8 +259,9 @@ pub(super) fn start(u: usize) {
         unit.is_running = true;
         unit.is_frozen = false;
         unit.beat_sent_at = None;
+        unit.started_at = now();
         unit.guard = Guard { is_alive: true, last_tick: now(), ..Guard::default() };
-        let (life, host, known) = (unit.life, unit.host, unit.known_epoch);
+        let (life, host, known) = (unit.life, unit.host, unit.known_epoch.clone());
         (life, host, plan::options(w, u), known)
     });
     let clock = HostClock(host);

@@ -114,7 +114,7 @@ fn reason(flags: &GlobalFlags) -> String {
 /// not to go on.
 fn remembered(dir: &std::path::Path) -> Option<Epoch> {
     match epoch_file::read(dir) {
-        Ok(epoch) => Some(epoch).filter(|epoch| epoch.as_i64() > 0),
+        Ok(known) => Some(known.epoch).filter(|epoch| epoch.as_i64() > 0),
         Err(error) => {
             log::warn!("what this host's engine remembers is not counted: {error}");
             None
@@ -208,6 +208,7 @@ mod tests {
             raised_epoch: epoch,
             settled_epoch: epoch,
             raised_reason: None,
+            identity: "here".into(),
             identity_matches: true,
             now: Timestamp::from_us(0),
         }

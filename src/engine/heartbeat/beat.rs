@@ -88,7 +88,7 @@ impl Heartbeat {
     fn accepted(&self, incarnation: Incarnation, sent_at: LeaseInstant, answer: &BeatAnswer) {
         let shared = &self.shared;
         let could_claim = shared.may_claim().is_some();
-        let (lease, doubt, was_live, is_news) = {
+        let (lease, doubt, was_live, is_news, is_verified) = {
             let mut life = shared.life.lock();
             if life.incarnation != Some(incarnation) || life.phase.has_ended() {
                 return;
@@ -98,7 +98,8 @@ impl Heartbeat {
             if life.phase == Phase::Live && life.lease.phase(shared.clock.lease_now()) != LeasePhase::Valid {
                 return;
             }
-            if self.is_verified(life.phase, answer) {
+            let is_verified = self.is_verified(life.phase, answer);
+            if is_verified {
                 let answered_at = planted(Bug::LeaseFromAnswer).then(|| shared.clock.lease_now());
                 life.lease.accept(answered_at.unwrap_or(sent_at));
             }
@@ -117,9 +118,10 @@ impl Heartbeat {
             // were given out before.
             let doubt = self.doubt(answer, went_back);
             life.meta = Some(answer.meta.clone()).filter(|_| doubt.is_none());
-            (life.lease, doubt, was_live, is_news)
+            (life.lease, doubt, was_live, is_news, is_verified)
         };
-        if is_news {
+        // The sweeper compares at once: its next pass may be further away than the end of the lease.
+        if is_news || !is_verified {
             shared.stop.nudge();
         }
         self.open_gate(&lease, was_live);

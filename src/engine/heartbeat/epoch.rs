@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Heartbeat;
 use crate::engine::lane::Lane;
+use crate::planted::{Bug, planted};
 use crate::protocol::ids::Epoch;
 use crate::store::BeatAnswer;
 
@@ -16,8 +17,10 @@ impl Heartbeat {
     pub(super) fn doubt(&self, answer: &BeatAnswer, went_back: bool) -> Option<&'static str> {
         if !answer.meta.identity_matches {
             Some("the database's identity changed")
-        } else if answer.meta.epoch < *self.shared.known_epoch.lock() {
+        } else if answer.meta.epoch < self.shared.known_epoch.lock().epoch {
             Some("the epoch went back")
+        } else if self.shared.known_epoch.lock().is_twin(&answer.meta) && !planted(Bug::EpochTwin) {
+            Some("the epoch is another one of the same number")
         } else {
             let mut doubted = self.shared.doubted.lock();
             if went_back {
@@ -32,12 +35,12 @@ impl Heartbeat {
     /// Raises the epoch if the database may have lost commits, and has what is held checked after a raise.
     pub(super) fn check_epoch(&self, answer: &BeatAnswer, doubt: Option<&'static str>) {
         let meta = &answer.meta;
-        let known = *self.shared.known_epoch.lock();
+        let known = self.shared.known_epoch.lock().epoch;
         let Some(reason) = doubt else {
             if meta.epoch > known && known.as_i64() > 0 {
                 self.shared.reconcile.store(true, Ordering::Release);
             }
-            self.shared.remember_epoch(meta.epoch);
+            self.shared.remember_epoch(meta);
             return;
         };
         self.shared.reconcile.store(true, Ordering::Release);

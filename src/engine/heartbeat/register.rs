@@ -7,12 +7,16 @@ use crate::engine::host;
 use crate::engine::shared::Phase;
 use crate::engine::stop::Ending;
 use crate::handlers::StopKind;
+use crate::planted::{Bug, planted};
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::Incarnation;
 use crate::protocol::lease::Lease;
 use crate::protocol::task::OnLeaseLoss;
 use crate::protocol::time::LeaseInstant;
 use crate::store::{Fence, FormerLife, Held, Namesake, RegisterOutcome, Registration, StoreError};
+
+/// The longest wait for results that go before the registration.
+const FLUSH_MAX: Duration = Duration::from_millis(1_500);
 
 /// A namesake whose beat is being watched.
 #[derive(Debug, Clone, Copy)]
@@ -30,26 +34,31 @@ impl Heartbeat {
             self.shared.stop.ask(Ending::HandBack);
             return Ok(self.in_(Duration::from_millis(50)));
         }
-        if self.former.is_some() && self.namesake.is_none() && !self.flush_reports() {
-            return Ok(self.in_(Duration::from_millis(50)));
+        let comes_back = self.former.is_some() && self.namesake.is_none();
+        if comes_back && !self.is_answered() {
+            self.slow = 0;
+            return Ok(self.retry_register());
+        }
+        if comes_back {
+            self.flush_reports();
         }
         let registration = self.registration();
         let incarnation = registration.incarnation;
         self.shared.about_to_register(incarnation);
-        let timeout = self.shared.options.statement_timeout + self.shared.options.timing.query_timeout();
+        let timeout = self.patience();
         let sent_at = self.shared.clock.lease_now();
         match self.lane.call("register", timeout, move |store| store.register(&registration)) {
             Ok(RegisterOutcome::Registered { adopted, meta }) => {
                 self.registered_at = sent_at;
                 self.enter(incarnation, &adopted);
-                self.shared.remember_epoch(meta.epoch);
+                self.shared.remember_epoch(&meta);
                 Ok(self.in_(Duration::ZERO))
             }
             Ok(RegisterOutcome::NameTaken(namesake)) => self.meet(&namesake),
             Err(error) if error.is_transient() => {
-                self.failed += 1;
+                self.slow += u32::from(matches!(error, StoreError::Unknown { .. }));
                 self.say_once(format!("could not register: {}", error.chain()));
-                Ok(self.in_(self.shared.options.timing.retry_after(self.failed).max(Duration::from_millis(100))))
+                Ok(self.retry_register())
             }
             // An engine that comes back has `continue` tasks to keep and a place to come back to: a standby
             // that is not promoted yet, a full disk, a wrong password are waited out. A first start is not.
@@ -62,24 +71,49 @@ impl Heartbeat {
         }
     }
 
-    /// Registering hands back what the former life still owns in the database; results that only wait to be
-    /// written would then be refused and their tasks run again. So they go first, as soon as the database
-    /// answers at all. False while it does not; a report that cannot be written is not waited for long.
-    fn flush_reports(&mut self) -> bool {
-        if self.shared.running.unreported_count() == 0 {
+    fn retry_register(&mut self) -> Step {
+        self.failed += 1;
+        self.in_(self.shared.options.timing.retry_after(self.failed).max(Duration::from_millis(100)))
+    }
+
+    /// Who comes back after an outage has less than T until a peer fences its former life, so it must not wait
+    /// for a registration that was sent into the outage. It asks first whether the database answers; a
+    /// registration that is lost nevertheless is given up after q, and each further one after twice the time: it
+    /// may be the registration that is slow, because it hands many tasks back. A first start has no former life.
+    fn patience(&self) -> Duration {
+        let q = self.shared.options.timing.query_timeout();
+        let longest = self.shared.options.statement_timeout + q;
+        match self.former {
+            Some((_, Proof::Itself)) if !planted(Bug::SlowReturn) => {
+                longest.min(q * 2u32.saturating_pow(self.slow.min(6)))
+            }
+            _ => longest,
+        }
+    }
+
+    fn is_answered(&mut self) -> bool {
+        if planted(Bug::SlowReturn) {
             return true;
         }
         let timeout = self.shared.options.timing.query_timeout();
-        if let Err(error) = self.lane.call("look whether the database answers", timeout, |store| store.meta()) {
-            self.say_once(format!("could not register: {}", error.chain()));
-            return false;
+        match self.lane.call("look whether the database answers", timeout, |store| store.meta()) {
+            Ok(_) => true,
+            Err(error) => {
+                self.say_once(format!("could not register: {}", error.chain()));
+                false
+            }
         }
+    }
+
+    /// Registering hands back what the former life still owns in the database; results that only wait to be
+    /// written would then be refused and their tasks run again. So they go first, now that the database
+    /// answers; a report that cannot be written is not waited for long.
+    fn flush_reports(&mut self) {
         let clock = &self.shared.clock;
-        let until = clock.lease_now().after(Duration::from_millis(1_500));
+        let until = clock.lease_now().after(FLUSH_MAX.min(self.shared.options.timing.takeover_after() / 4));
         while self.shared.running.unreported_count() > 0 && clock.lease_now() < until {
             self.shared.stop.wait(Ending::All, Duration::from_millis(20));
         }
-        true
     }
 
     fn registration(&self) -> Registration {
@@ -118,7 +152,7 @@ impl Heartbeat {
     }
 
     fn enter(&mut self, incarnation: Incarnation, adopted: &[Held]) {
-        self.failed = 0;
+        (self.failed, self.slow) = (0, 0);
         self.former = None;
         self.namesake = None;
         *self.shared.former.lock() = None;
@@ -214,5 +248,35 @@ fn fresh_incarnation() -> Incarnation {
     match getrandom::fill(&mut bytes) {
         Ok(()) => Incarnation::new(i64::from_ne_bytes(bytes)),
         Err(_) => Incarnation::new(fastrand::i64(..) ^ i64::from(std::process::id())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::engine::EngineOptions;
+    use crate::engine::run::{Role, build};
+    use crate::protocol::ids::EngineName;
+    use crate::store::MemoryStore;
+
+    /// A register that is sent into the end of an outage must not cost the time until a peer fences.
+    #[test]
+    fn who_comes_back_gives_a_lost_registration_up_after_q_and_has_patience_with_a_slow_one() {
+        let options = EngineOptions::new(EngineName::new("e").unwrap());
+        let (q, longest) = (options.timing.query_timeout(), options.statement_timeout + options.timing.query_timeout());
+        let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let mut heartbeat = Heartbeat::new(Arc::new(build(store, options, Role::Library, None).unwrap()));
+        assert_eq!(heartbeat.patience(), longest, "a first start has nothing to lose");
+        heartbeat.former = Some((Incarnation::new(1), Proof::Itself));
+        let tries: Vec<_> = (0..5)
+            .map(|slow| {
+                heartbeat.slow = slow;
+                heartbeat.patience()
+            })
+            .collect();
+        assert_eq!(tries, [q, q * 2, q * 4, longest.min(q * 8), longest]);
     }
 }

@@ -186,18 +186,8 @@ impl State {
             .archive
             .get(&held.task)
             .is_some_and(|task| task.nonce == Some(held.nonce) && task.state == TaskState::Done);
-        let mut attempts = self.attempts.get(&held.task).into_iter().flatten();
-        let written = attempts.any(|row| row.nonce == held.nonce && self.is_by_its_engine(row));
+        // A takeover's row has no nonce.
+        let written = self.attempts.get(&held.task).into_iter().flatten().any(|row| row.nonce == held.nonce);
         if archived || written { FinishState::Written } else { FinishState::Refused }
-    }
-
-    /// A row that is not older than the end of its engine was written by whoever took the task over.
-    fn is_by_its_engine(&self, row: &AttemptRow) -> bool {
-        let ended_at = self.engines.get(&row.incarnation).and_then(|e| e.ended_at);
-        match row.result {
-            Some(AttemptResult::Lost) => false,
-            Some(AttemptResult::HandedBack) => ended_at.is_none_or(|at| row.ended_at.is_none_or(|row| at > row)),
-            _ => true,
-        }
     }
 }

@@ -244,6 +244,7 @@ impl State {
             raised_epoch: self.meta.raised_epoch,
             settled_epoch: self.meta.settled_epoch,
             raised_reason: self.meta.raised_reason.clone(),
+            identity: self.meta.identity.clone(),
             identity_matches: self.is_recorded(),
             now,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::state::State;
 use crate::protocol::engine::{EngineState, Proof};
-use crate::protocol::ids::{Incarnation, KindName, TaskId, Token};
+use crate::protocol::ids::{Incarnation, KindName, Nonce, TaskId, Token};
 use crate::protocol::takeover::{Next, Orphan, take_over as decide};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
@@ -81,7 +81,7 @@ impl State {
             engine: name.to_owned(),
             incarnation: owner,
             token: held.token,
-            nonce: held.nonce,
+            nonce: Nonce::new(0),
             started_at: task.claimed_at.unwrap_or(now),
             ended_at: Some(now),
             result: Some(plan.result),

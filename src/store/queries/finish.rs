@@ -257,16 +257,14 @@ fn write_output(db: &mut dyn Db, end: &Finish) -> StoreResult<()> {
 pub fn read_finish(db: &mut dyn Db, held: &Held) -> StoreResult<FinishState> {
     let mut s = db.stmt();
     let (id, token, nonce) = (s.int(held.task.as_i64()), s.int(held.token.as_i64()), s.int(held.nonce.as_i64()));
-    // A row that is not older than the end of its engine was written by whoever took the task over.
-    // Likewise a canceled task: the attempt's row tells who canceled it, the archive does not.
+    // Only what the engine itself wrote has the claim's nonce: a takeover's row has none. The time of the row does
+    // not tell: an end may be written in the instant of its engine's end, or after it, as long as nobody has
+    // taken the task over. A canceled task's archive row has the nonce whoever canceled it; its attempt's row tells.
     let done = TaskState::Done.code();
-    let (lost, back) = (AttemptResult::Lost.code(), AttemptResult::HandedBack.code());
     let sql = s.sql(format!(
         "SELECT (SELECT count(*) FROM task WHERE id = {id} AND token = {token} AND nonce = {nonce} AND state = 3), \
          (SELECT count(*) FROM task_archive WHERE id = {id} AND nonce = {nonce} AND state = {done}) + \
-         (SELECT count(*) FROM attempt a WHERE a.task = {id} AND a.nonce = {nonce} AND a.result <> {lost} AND NOT EXISTS \
-         (SELECT 1 FROM engine_info i LEFT JOIN engine e ON e.incarnation = i.incarnation WHERE a.result = {back} \
-         AND i.incarnation = a.incarnation AND COALESCE(e.ended_at, i.ended_at) <= a.ended_at))"
+         (SELECT count(*) FROM attempt WHERE task = {id} AND nonce = {nonce})"
     ));
     let Some(mut row) = db.first("read an end back", &sql)? else { return Ok(FinishState::Refused) };
     let (open, written) = (row.int(), row.int());

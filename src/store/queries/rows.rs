@@ -12,7 +12,7 @@ use crate::store::types::{Held, Meta};
 /// `meta`'s columns, in the order of [`read_meta`]; `{identity}` is an SQL expression.
 pub fn meta_columns(identity: &str, now: &str) -> String {
     format!(
-        "m.cluster_id, m.cluster, m.epoch, m.raised_epoch, m.settled_epoch, m.raised_reason, \
+        "m.cluster_id, m.cluster, m.epoch, m.raised_epoch, m.settled_epoch, m.raised_reason, m.identity, \
          CASE WHEN m.identity = {identity} THEN 1 ELSE 0 END, {now}"
     )
 }
@@ -26,6 +26,7 @@ pub fn read_meta(row: &mut Row) -> Meta {
         raised_epoch: Epoch::new(row.int()),
         settled_epoch: Epoch::new(row.int()),
         raised_reason: row.opt_text(),
+        identity: row.text(),
         identity_matches: row.flag(),
         now: Timestamp::from_us(row.int()),
     }

@@ -196,7 +196,8 @@ fn write_attempt(
         s.text(engine),
         s.int(owner.as_i64()),
         s.int(row.held.token.as_i64()),
-        s.int(row.held.nonce.as_i64()),
+        // No nonce: one in an attempt's row says that the claim's own engine wrote it (`read_finish`).
+        s.int(0),
         s.int(row.claimed_at),
         now.to_owned(),
         s.int(result.code()),

@@ -41,6 +41,9 @@ pub struct Meta {
     pub settled_epoch: Epoch,
     /// Why the epoch was raised the last time.
     pub raised_reason: Option<String>,
+    /// The identity that was recorded with the last raise: with the number it tells an epoch from another one
+    /// that was raised in ignorance of it.
+    pub identity: String,
     /// Whether the database's identity is the recorded one.
     pub identity_matches: bool,
     /// The database's clock.

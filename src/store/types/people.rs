@@ -179,7 +179,7 @@ pub struct AttemptRow {
     pub incarnation: Incarnation,
     /// Its token.
     pub token: Token,
-    /// Its claim's nonce.
+    /// Its claim's nonce; 0 where a takeover wrote the row.
     pub nonce: Nonce,
     /// When it began.
     pub started_at: Timestamp,

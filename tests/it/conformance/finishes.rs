@@ -142,6 +142,30 @@ pub fn what_never_started_is_handed_back_free(rig: &Rig) {
     assert_eq!(a.claim().one(store).attempt, 1);
 }
 
+/// A seed of the simulator (35047): the hand-back was written, its answer lost, and the engine called it refused,
+/// because the row was not older than the end of its engine.
+pub fn a_hand_back_at_or_after_its_engines_end_reads_back_as_written(rig: &Rig) {
+    let store = &*rig.store;
+    for (name, ends) in [("stops", true), ("is-fenced", false)] {
+        let a = engine(name).on(rig);
+        task().add(store);
+        let claimed = a.claim().one(store);
+        if ends {
+            assert!(store.stop(a.incarnation).unwrap());
+        } else {
+            a.dies(store);
+        }
+        a.ends(store, handed_back(&claimed));
+        assert_eq!(store.read_finish(&claimed.held).unwrap(), FinishState::Written);
+        a.takeover(store);
+        assert_eq!(store.read_finish(&claimed.held).unwrap(), FinishState::Written);
+        let next = engine("next").on(rig);
+        let again = next.claim().one(store);
+        next.ends(store, done(&again));
+        assert!(store.stop(next.incarnation).unwrap());
+    }
+}
+
 pub fn ends_of_a_running_batch_are_read_back_by_nonce(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     task().add_many(store, 5);

@@ -117,6 +117,7 @@ macro_rules! store_cases {
                 a_wish_ends_with_the_attempt
                 what_never_started_is_handed_back_free
                 ends_of_a_running_batch_are_read_back_by_nonce
+                a_hand_back_at_or_after_its_engines_end_reads_back_as_written
                 refused_results_are_counted_also_after_the_row_is_closed
                 the_last_output_is_read_and_an_earlier_one_by_its_number;
             lines:
