@@ -259,6 +259,10 @@ pub fn dispatch_loop(shared: &Arc<Shared>) {
 /// busy database changes all the time. A look sends no statement.
 const WATCH_INTERVAL: Duration = Duration::from_millis(150);
 
+/// The same after the first change in a while: what one event writes comes in several commits. A proof of death
+/// is one, what the dead engine left is ready again with the next. Doubles with each change that follows.
+const EAGER_INTERVAL: Duration = Duration::from_millis(10);
+
 /// The same where the kernel tells: a change is then acted on at once, and this only finds one that it kept
 /// to itself.
 const BELL_INTERVAL: Duration = Duration::from_secs(2);
@@ -269,6 +273,7 @@ pub fn watch_loop(shared: &Arc<Shared>) {
     let mut lane = Lane::new("watch", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
     let mut watcher = None;
     let mut pause = WATCH_INTERVAL;
+    let (mut eager, mut changed_at) = (EAGER_INTERVAL, shared.clock.lease_now());
     while !shared.stop.wait(super::stop::Ending::Loops, pause) {
         pause = WATCH_INTERVAL;
         let Some(open) = &mut watcher else {
@@ -285,7 +290,17 @@ pub fn watch_loop(shared: &Arc<Shared>) {
             return;
         }
         match open.has_changed() {
-            Ok(true) => shared.wake_dispatcher(),
+            Ok(true) => {
+                shared.wake_dispatcher();
+                if open.bell().is_some() {
+                    let now = shared.clock.lease_now();
+                    if now.since(changed_at) > WATCH_INTERVAL * 2 {
+                        eager = EAGER_INTERVAL;
+                    }
+                    (pause, changed_at) = (eager, now);
+                    eager = (eager * 2).min(WATCH_INTERVAL);
+                }
+            }
             Ok(false) if open.bell().is_some() => pause = Duration::ZERO,
             Ok(false) => {}
             Err(error) => {
