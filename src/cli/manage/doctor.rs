@@ -243,13 +243,18 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<
     }
     let fix = "set it right on the server: a lost commit can run a task twice";
     lines.extend(info.durability_problems.iter().map(|problem| Line::fail("durability", problem.clone(), fix)));
-    lines.push(match info.read_only {
-        true => Line::warn(
+    lines.push(match (info.nobody_writes, info.read_only) {
+        (true, _) => Line::fail(
+            "writable",
+            "the server takes nobody's writes: a standby, or set to read-only",
+            "end its read-only mode, or name the server that writes: rekindle config show --origin database",
+        ),
+        (false, true) => Line::warn(
             "writable",
             "the database refuses writes from here",
             "fine for monitoring; engines need a role and a server that write",
         ),
-        false => Line::ok("writable", "yes"),
+        (false, false) => Line::ok("writable", "yes"),
     });
     lines
 }
