@@ -20,7 +20,7 @@ use crate::health::words::without_passwords;
 use crate::protocol::time::LeaseInstant;
 use crate::store::patience::{NoAnswer, within};
 use crate::store::places::{Visit, become_owner, places};
-use crate::store::{SchemaProblem, SchemaStatus, Store, StoreError, StoreResult};
+use crate::store::{GRANT, SchemaProblem, SchemaStatus, Store, StoreError, StoreResult};
 
 /// What a command may do to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +224,11 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
             }
             CliError::not_permitted(format!("the database does not permit it ({step})"), cause).tried(tried())
         }
+        StoreError::Rights { missing, source } => {
+            let what = format!("the database user may not do all that an engine does: it lacks {missing}");
+            let error = CliError { next: vec![GRANT.to_owned()], ..CliError::not_permitted(what, cause(source)) };
+            error.tried(tried()).next("rekindle doctor")
+        }
         StoreError::Denied { source, .. } => CliError::denied(url, origin, cause(source)),
         StoreError::Full { step, source } => {
             let what = format!("the database's disk is full ({step})");
@@ -307,6 +312,7 @@ mod tests {
             (StoreError::Schema(SchemaProblem::Newer("1".into())), 78),
             (StoreError::Denied { place, source: source() }, 77),
             (StoreError::ReadOnly { step, source: source() }, 77),
+            (StoreError::Rights { missing: "DELETE on task".into(), source: source() }, 77),
             (StoreError::Full { step, source: source() }, 1),
             (StoreError::Refused("there is no such database at h".into()), 78),
             (StoreError::Broken { step, source: source() }, 1),

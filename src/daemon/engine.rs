@@ -95,6 +95,10 @@ fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
             ]);
             77
         }
+        StoreError::Rights { .. } => {
+            hints.next(&[crate::store::GRANT, "rekindle doctor"]);
+            77
+        }
         StoreError::ReadOnly { .. } => {
             hints.next(&["rekindle doctor"]);
             77

@@ -2,7 +2,7 @@
 //!
 //! Failures: the database is away – reports wait here, in memory, and are tried again; an unknown
 //! outcome – each is read back by its nonce before it is written again or given up, never blindly
-//! repeated; refused – counted by the database and logged, the task belongs to somebody else. After the end of a life
+//! repeated; several failures in a row – nothing new is claimed until one succeeds; refused – counted by the database and logged, the task belongs to somebody else. After the end of a life
 //! its results may still be written as long as nobody has raised the token: that is I1, not luck. An
 //! engine that ends waits L + K for a database that is away, then gives up: those tasks run again.
 
@@ -10,6 +10,7 @@ mod ends;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Select};
@@ -31,6 +32,9 @@ const BATCH: usize = 1_000;
 
 /// How long the first report of a batch waits for more.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// After so many failures in a row nothing new is claimed.
+const STUCK_AFTER: u32 = 3;
 
 /// The longest wait for a report or the end: it shows that the loop turns.
 const IDLE_MAX: Duration = Duration::from_secs(2);
@@ -63,6 +67,7 @@ impl Finisher {
         }
         if !self.pending.is_empty() {
             self.write();
+            self.tell_the_dispatcher();
         }
         if self.shared.stop.ending() >= Ending::All {
             return false;
@@ -70,6 +75,25 @@ impl Finisher {
         let goes_on = !self.shared.stop.ends_loops() || !self.may_end();
         self.tell_the_hour(!goes_on);
         goes_on
+    }
+
+    /// Tasks that are claimed while no end can be written (a right that was taken away, a full disk) run, and then
+    /// wait with the others in memory, where a crash loses that they ran: such an engine claims nothing new. Each
+    /// try is one more question whether it can again, so nothing else has to ask.
+    fn tell_the_dispatcher(&mut self) {
+        let is_stuck = self.failed >= STUCK_AFTER;
+        if self.shared.ends_stuck.swap(is_stuck, Ordering::AcqRel) == is_stuck {
+            return;
+        }
+        if is_stuck {
+            log::error!(
+                "{} ends of attempts cannot be written: claiming nothing new until they are",
+                self.pending.len()
+            );
+        } else {
+            log::info!("ends of attempts can be written again: claiming goes on");
+            self.shared.wake_dispatcher();
+        }
     }
 
     /// Adds what was counted to the hourly numbers, where it is time to. Ends of attempts go first.
@@ -320,5 +344,42 @@ fn say_refused(end: &Finish) {
             end.held.task,
             end.held.token
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::engine::options::EngineOptions;
+    use crate::engine::run::{Role, build};
+    use crate::engine::shared::Phase;
+    use crate::protocol::ids::EngineName;
+    use crate::store::MemoryStore;
+
+    #[test]
+    fn nothing_is_claimed_while_no_end_can_be_written() {
+        let store = MemoryStore::new(Arc::new(ManualClock::new()));
+        let options = EngineOptions::new(EngineName::new("e").unwrap());
+        let shared = Arc::new(build(Arc::new(store), options, Role::Library, None).unwrap());
+        let mut finisher = Finisher::new(Arc::clone(&shared));
+        {
+            let mut life = shared.life.lock();
+            (life.incarnation, life.phase) = (Some(Incarnation::new(1)), Phase::Live);
+            life.lease.accept(shared.clock.lease_now());
+            life.meta = Some(shared.store.meta().unwrap());
+        }
+        let mut may_claim_after = |failed| {
+            finisher.failed = failed;
+            finisher.tell_the_dispatcher();
+            shared.may_claim().is_some()
+        };
+        assert!(may_claim_after(0), "the rig itself may claim");
+        assert!(may_claim_after(STUCK_AFTER - 1), "a hiccup stops nothing");
+        assert!(!may_claim_after(STUCK_AFTER));
+        assert!(!may_claim_after(STUCK_AFTER + 40));
+        assert!(shared.wake.1.is_empty());
+        assert!(may_claim_after(0));
+        assert!(shared.wake.1.try_recv().is_ok(), "the dispatcher hears of it at once");
     }
 }

@@ -225,6 +225,7 @@ pub(crate) fn share(
         guard,
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
+        ends_stuck: AtomicBool::new(false),
         unit: super::unit::Unit::default(),
         verified: Mutex::new(Epoch::new(0)),
         heartbeat_over: AtomicBool::new(false),

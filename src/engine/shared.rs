@@ -13,7 +13,7 @@
 //! told the guard so; without that the guard kills the engine, so nothing may pass over it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -123,6 +123,8 @@ pub struct Shared {
     pub former: Mutex<Option<Incarnation>>,
     /// The heartbeat has ended by itself.
     pub heartbeat_over: AtomicBool,
+    /// Ends of attempts cannot be written at present: what is claimed now would only wait with them.
+    pub ends_stuck: AtomicBool,
     /// What systemd is told.
     pub unit: Unit,
     /// An epoch is being raised.
@@ -149,9 +151,9 @@ impl Shared {
         life.incarnation.filter(|_| holds)
     }
 
-    /// Whether claims are allowed: live, wanted, not ending, and the epoch settled.
+    /// Whether claims are allowed: live, wanted, not ending, the epoch settled, and ends can be written.
     pub fn may_claim(&self) -> Option<Incarnation> {
-        if self.stop.ending() != Ending::No {
+        if self.stop.ending() != Ending::No || self.ends_stuck.load(Ordering::Acquire) {
             return None;
         }
         let incarnation = self.live()?;

@@ -62,6 +62,7 @@ pub fn ask(store: &dyn Store, progress: &Progress) -> StoreResult<Answers> {
     let mut db = DbView {
         round_trip: Duration::ZERO,
         is_schema_ok: schema.is_current(),
+        is_read_only: info.nobody_writes,
         schema: schema_words(&schema),
         clock_skew: Duration::ZERO,
         backend: info.product.clone(),

@@ -161,14 +161,18 @@ fn db(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> CheckResult {
         true => (Status::Ok, format!("schema {} ok", db.schema)),
         false => (Status::Critical, format!("schema does not fit: {}", db.schema)),
     };
+    let (by_writes, read_only) = match db.is_read_only {
+        true => (Status::Critical, ", but takes no writes"),
+        false => (Status::Ok, ""),
+    };
     let text = format!(
-        "{} answers in {}{slow}, {schema}, clock skew {}{skewed}",
+        "{} answers in {}{slow}{read_only}, {schema}, clock skew {}{skewed}",
         db.backend,
         fine_span(db.round_trip),
         fine_span(db.clock_skew)
     );
     let next = if db.is_schema_ok { "rekindle doctor" } else { "rekindle db status" };
-    CheckResult::new(Mode::Db, Status::worst([by_time, by_clock, by_schema]), text)
+    CheckResult::new(Mode::Db, Status::worst([by_time, by_clock, by_schema, by_writes]), text)
         .perf([
             Perf::span("db_roundtrip", db.round_trip).limits(&thresholds.limits),
             clock_skew_perf(snapshot, &thresholds.problems),

@@ -35,6 +35,7 @@ pub fn problems(snapshot: &ClusterSnapshot, limits: &ProblemLimits) -> Vec<Probl
     let engines = snapshot.current_engines();
     let mut all = Vec::new();
     all.extend(schema_problem(snapshot));
+    all.extend(read_only_problem(snapshot));
     all.extend(idle_problem(snapshot, &engines));
     all.extend(engine_problems(snapshot, &engines, limits));
     for state in [TaskState::Quarantined, TaskState::Failed, TaskState::Held] {
@@ -49,6 +50,11 @@ pub fn problems(snapshot: &ClusterSnapshot, limits: &ProblemLimits) -> Vec<Probl
 fn schema_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
     let text = || format!("database schema does not fit: {}", snapshot.db.schema);
     (!snapshot.db.is_schema_ok).then(|| Problem::new(Status::Critical, text(), "rekindle db status"))
+}
+
+fn read_only_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
+    let text = "the database takes no writes: no engine can beat, claim or finish";
+    snapshot.db.is_read_only.then(|| Problem::new(Status::Critical, text.to_owned(), "rekindle doctor"))
 }
 
 /// Whether an engine takes tasks, as far as anyone can know; a late one may, if it should.
@@ -316,6 +322,14 @@ mod tests {
              -> rekindle task list -k 'odd kind' -s failed",
             "WARNING 2 held tasks -> rekindle task list -s held",
         ];
+        assert_eq!(lines(&s), want);
+    }
+
+    #[test]
+    fn a_database_that_takes_no_writes_is_critical() {
+        let mut s = snapshot();
+        s.db.is_read_only = true;
+        let want = ["CRITICAL the database takes no writes: no engine can beat, claim or finish -> rekindle doctor"];
         assert_eq!(lines(&s), want);
     }
 

@@ -215,6 +215,8 @@ pub struct DbView {
     pub round_trip: Duration,
     /// Whether this program can work with the schema.
     pub is_schema_ok: bool,
+    /// Whether it takes nobody's writes.
+    pub is_read_only: bool,
     /// `7`, or `6, this program needs 7`.
     pub schema: String,
     /// Between this host's clock and the database's, without sign.

@@ -32,6 +32,11 @@ pub trait Store: Send + Sync {
     fn schema_status(&self) -> StoreResult<SchemaStatus>;
     /// What the server is and whether its settings could lose commits.
     fn server_info(&self) -> StoreResult<ServerInfo>;
+    /// Whether the database user may do all that an engine does; else [`StoreError::Rights`] names what is
+    /// missing. Changes nothing. A database that has no users has nothing to refuse.
+    fn check_rights(&self) -> StoreResult<()> {
+        Ok(())
+    }
     /// The meta row.
     fn meta(&self) -> StoreResult<Meta>;
     /// Raises the epoch from `from` (compare-and-set) to at least `at_least` because commits may be

@@ -44,6 +44,15 @@ pub enum StoreError {
         #[source]
         source: Cause,
     },
+    /// The user was let in, but lacks rights that an engine needs; asked for before one registers.
+    #[error("the database user may not do all that an engine does: it lacks {missing}")]
+    Rights {
+        /// Such as `DELETE on task, UPDATE on resource`.
+        missing: String,
+        /// The server's words for the first of them.
+        #[source]
+        source: Cause,
+    },
     /// No permission, or the database takes no writes.
     #[error("the database refuses to write ({step})")]
     ReadOnly {
@@ -75,6 +84,10 @@ pub enum StoreError {
         source: Cause,
     },
 }
+
+/// What mends [`StoreError::Rights`].
+pub const GRANT: &str =
+    "on the server: GRANT SELECT, INSERT, UPDATE, DELETE on all tables of this database to the user of the engine";
 
 /// How the schema does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

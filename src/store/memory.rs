@@ -110,6 +110,7 @@ impl Store for MemoryStore {
             identity: s.identity.clone(),
             durability_problems: vec!["nothing is kept beyond the life of this process".into()],
             read_only: false,
+            nobody_writes: false,
         }))
     }
     fn meta(&self) -> StoreResult<Meta> {

@@ -111,7 +111,7 @@ pub mod types;
 
 pub use api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
 pub use audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
-pub use error::{SchemaProblem, StoreError};
+pub use error::{GRANT, SchemaProblem, StoreError};
 pub use memory::MemoryStore;
 pub use open::open;
 pub use pool::Settings;

@@ -1,6 +1,7 @@
 //! [`Store`] over a database: a pool, a connection of its own for beats, and the shared statements.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use diesel::r2d2::{Pool, PooledConnection};
@@ -15,8 +16,8 @@ use super::migrate;
 use super::pool::{Manager, Settings, build, pool_error};
 use super::queries::history::with_history;
 use super::queries::{
-    beat, bulk, claim, engine_rows, engines, finish, history, hours, meta, people, purge, register, resources, status,
-    sweep, takeover, tasks,
+    beat, bulk, claim, engine_rows, engines, finish, history, hours, meta, people, purge, register, resources, rights,
+    status, sweep, takeover, tasks,
 };
 use super::types::*;
 use crate::config::RetentionConfig;
@@ -47,6 +48,8 @@ pub struct SqlStore<B: Backend> {
     beat_connection: Mutex<Option<B::Connection>>,
     beats_waiting: Mutex<usize>,
     beat_done: Condvar,
+    // Asked once: an engine that waits for its name registers again and again.
+    has_rights: AtomicBool,
 }
 
 impl<B: Backend> SqlStore<B> {
@@ -63,6 +66,7 @@ impl<B: Backend> SqlStore<B> {
             beat_connection: Mutex::new(None),
             beats_waiting: Mutex::new(0),
             beat_done: Condvar::new(),
+            has_rights: AtomicBool::new(false),
         }
     }
 
@@ -146,6 +150,10 @@ impl<B: Backend> Store for SqlStore<B> {
         let place = self.manager.place();
         self.raw(|c| self.backend.server_info(c, place))
     }
+    fn check_rights(&self) -> StoreResult<()> {
+        // A file that one writer locks knows no users.
+        if B::ONE_WRITER { Ok(()) } else { self.run(|db| rights::check(db)) }
+    }
     fn meta(&self) -> StoreResult<Meta> {
         self.run(|db| meta::meta(db))
     }
@@ -159,6 +167,10 @@ impl<B: Backend> Store for SqlStore<B> {
     fn register(&self, registration: &Registration) -> StoreResult<RegisterOutcome> {
         let status = self.schema_status()?;
         migrate::check(&status)?;
+        if !self.has_rights.load(Ordering::Relaxed) {
+            self.check_rights()?;
+            self.has_rights.store(true, Ordering::Relaxed);
+        }
         self.run(|db| register::register(db, registration))
     }
     fn beat(&self, beat: &Beat) -> StoreResult<BeatOutcome> {

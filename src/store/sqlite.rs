@@ -358,7 +358,7 @@ impl Backend for SqliteOpener {
 
     fn server_info(&self, db: &mut SqliteDb, place: String) -> StoreResult<ServerInfo> {
         let identity = db.identity()?;
-        let read_only = std::fs::OpenOptions::new().write(true).open(&db.path).is_err();
+        let refused = std::fs::OpenOptions::new().write(true).open(&db.path).err().map(|error| error.kind());
         let any: &mut dyn Db = db;
         let sql = any.stmt().sql("SELECT sqlite_version()");
         let version = any.first("read the version", &sql)?.map_or_else(String::new, |mut row| row.text());
@@ -370,7 +370,8 @@ impl Backend for SqliteOpener {
             place,
             identity: identity.trim_matches('\'').to_owned(),
             durability_problems: weak.into_iter().collect(),
-            read_only,
+            read_only: refused.is_some(),
+            nobody_writes: refused == Some(std::io::ErrorKind::ReadOnlyFilesystem),
         })
     }
 

@@ -83,6 +83,11 @@ fn render(flags: &GlobalFlags, status: &SchemaStatus, info: &ServerInfo, meta: O
             let verdict = if status.is_current() { "ok" } else { "does not fit" };
             let mut text = format!("schema {}: {verdict}   {} at {}\n", schema_words(status), info.product, info.place);
             text.extend(meta.map(epoch_line));
+            if info.nobody_writes {
+                text.push_str("critical: it takes no writes: no engine can beat, claim or finish\n");
+            } else if info.read_only {
+                text.push_str("note: it refuses writes from here\n");
+            }
             text.extend(info.durability_problems.iter().map(|problem| format!("warning: {problem}\n")));
             if !status.pending.is_empty() && status.unknown.is_empty() {
                 text.push_str(&flags.command("next: rekindle db migrate\n"));

@@ -17,7 +17,7 @@ use crate::config::{Host, Loaded, command_problems, load};
 use crate::guard::{Means, available_means};
 use crate::health::gather::{Answers, Progress, ask};
 use crate::health::words::fine_span;
-use crate::store::Meta;
+use crate::store::{GRANT, Meta, StoreError, StoreResult};
 
 use places::{dir_lines, file_lines};
 
@@ -155,11 +155,33 @@ fn database_lines(flags: &GlobalFlags, loaded: &Loaded) -> Vec<Line> {
     let asked = session.read("asking the database", |store| {
         let answers = ask(store, &Progress::default())?;
         let meta = if answers.status.is_some() { Some(store.meta()?) } else { None };
-        Ok((answers, meta))
+        // A server that takes no writes says so for every right; that has a line of its own.
+        let rights = match meta.is_some() && !answers.info.read_only {
+            true => Some(store.check_rights()),
+            false => None,
+        };
+        Ok((answers, meta, rights))
     });
     match asked {
-        Ok((answers, meta)) => answer_lines(&answers, meta.as_ref(), loaded),
+        Ok((answers, meta, rights)) => {
+            let mut lines = answer_lines(&answers, meta.as_ref(), loaded);
+            lines.extend(rights.map(rights_line));
+            lines
+        }
         Err(error) => from_error(error),
+    }
+}
+
+/// An engine without one of them would not start.
+fn rights_line(rights: StoreResult<()>) -> Line {
+    match rights {
+        Ok(()) => Line::ok("rights", "the database user may do all that an engine does"),
+        Err(StoreError::Rights { missing, .. }) => {
+            Line::fail("rights", format!("an engine would not start: the database user lacks {missing}"), GRANT)
+        }
+        Err(error) => {
+            Line::warn("rights", format!("could not be checked: {}", error.chain()), "run it again: rekindle doctor")
+        }
     }
 }
 
@@ -221,13 +243,18 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<
     }
     let fix = "set it right on the server: a lost commit can run a task twice";
     lines.extend(info.durability_problems.iter().map(|problem| Line::fail("durability", problem.clone(), fix)));
-    lines.push(match info.read_only {
-        true => Line::warn(
+    lines.push(match (info.nobody_writes, info.read_only) {
+        (true, _) => Line::fail(
+            "writable",
+            "the server takes nobody's writes: a standby, or set to read-only",
+            "end its read-only mode, or name the server that writes: rekindle config show --origin database",
+        ),
+        (false, true) => Line::warn(
             "writable",
             "the database refuses writes from here",
             "fine for monitoring; engines need a role and a server that write",
         ),
-        false => Line::ok("writable", "yes"),
+        (false, false) => Line::ok("writable", "yes"),
     });
     lines
 }

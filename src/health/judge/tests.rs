@@ -235,6 +235,16 @@ fn the_database_answers_in_time_with_the_right_schema_and_clock() {
         "REKINDLE DB OK - PostgreSQL 16 answers in 0.012s, schema 7 ok, clock skew 0.02s | \
          db_roundtrip=0.012s;0.5;2;0 clock_skew=0.02s;2;;0\n"
     );
+    s.db.is_read_only = true;
+    let line = by_default(Mode::Db, &s);
+    assert!(
+        line.starts_with("REKINDLE DB CRITICAL - PostgreSQL 16 answers in 0.012s, but takes no writes, "),
+        "{line}"
+    );
+    assert!(line.ends_with("next: rekindle doctor\n"), "{line}");
+    let line = by_default(Mode::Overall, &s);
+    assert!(line.starts_with("REKINDLE CRITICAL - the database takes no writes: "), "{line}");
+    s.db.is_read_only = false;
     s.db.round_trip = Duration::from_millis(600);
     s.db.clock_skew = Duration::from_secs(3);
     assert_eq!(

@@ -195,12 +195,14 @@ pub fn info(db: &mut MysqlDb, place: String) -> StoreResult<ServerInfo> {
     let identity = format!("SELECT {}", db.server.identity());
     let identity = db.query("read the identity", &Sql { text: identity, binds: Vec::new() })?;
     let version = found.get("version").cloned().unwrap_or_default();
+    let read_only = ["read_only", "super_read_only", "innodb_read_only"].iter().any(|name| is_on(found.get(*name)));
     Ok(ServerInfo {
         product: format!("{} {}", db.server.product.word(), version.split('-').next().unwrap_or_default()),
         place,
         identity: identity.into_iter().next().map_or_else(String::new, |mut row| row.text()),
         durability_problems: problems(db.server.product, &found),
-        read_only: ["read_only", "super_read_only", "innodb_read_only"].iter().any(|name| is_on(found.get(*name))),
+        read_only,
+        nobody_writes: read_only,
     })
 }
 

@@ -25,6 +25,11 @@ fn lock_schema(db: &mut Postgres) -> StoreResult<()> {
     db.connection.batch_execute(&lock).map_err(|e| db.sort("lock the schema", e))
 }
 
+/// A standby, or a server or database that is set so; not a role for monitoring that is.
+const NOBODY_WRITES: &str = "CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AND \
+     EXISTS (SELECT 1 FROM pg_settings WHERE name = 'default_transaction_read_only' AND setting = 'on' \
+     AND source NOT IN ('user', 'database user', 'client', 'session')) THEN 1 ELSE 0 END";
+
 impl Backend for PostgresOpener {
     const ONE_WRITER: bool = false;
 
@@ -63,7 +68,7 @@ impl Backend for PostgresOpener {
         let db: &mut dyn Db = db;
         let sql = db.stmt().sql(format!(
             "SELECT current_setting('server_version'), {IDENTITY}, current_setting('fsync'), current_setting('full_page_writes'), \
-             current_setting('transaction_read_only'), current_setting('synchronous_commit')"
+             current_setting('transaction_read_only'), {NOBODY_WRITES}, current_setting('synchronous_commit')"
         ));
         let mut row = db.first("read the server's settings", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
         let (version, identity) = (row.text(), row.text());
@@ -82,6 +87,7 @@ impl Backend for PostgresOpener {
             identity,
             durability_problems: problems,
             read_only: row.text() == "on",
+            nobody_writes: row.flag(),
         })
     }
 

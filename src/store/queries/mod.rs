@@ -20,6 +20,7 @@ pub mod people;
 pub mod purge;
 pub mod register;
 pub mod resources;
+pub mod rights;
 pub mod rows;
 pub mod status;
 pub mod sweep;

@@ -61,6 +61,9 @@ pub struct ServerInfo {
     pub identity: String,
     /// Settings that could lose commits, in words; empty when all is well.
     pub durability_problems: Vec<String>,
-    /// Whether it refuses writes.
+    /// Whether it refuses writes from here.
     pub read_only: bool,
+    /// Whether it refuses those of everybody: a standby, a read-only server or file system. A user who may only
+    /// read is no trouble of the cluster.
+    pub nobody_writes: bool,
 }
