@@ -19,6 +19,14 @@ use crate::protocol::engine::Proof;
 
 /// Runs it; the exit code. Killing takes at most K and the time that leftovers get at a start, proving q.
 pub fn run(config: &Config) -> i32 {
+    // systemd sets it for ExecStop and ExecStopPost only: by hand inside of a healthy
+    // unit this would kill the living engine and prove it dead.
+    if std::env::var_os("SERVICE_RESULT").is_none() {
+        log::error!(
+            "--prove-stopped is for ExecStopPost of a systemd unit: there is no SERVICE_RESULT, nothing is proved"
+        );
+        return 2;
+    }
     let Some(invocation) = unit_file::invocation() else {
         log::error!("--prove-stopped is for ExecStopPost of a systemd unit: there is no INVOCATION_ID");
         return 2;

@@ -111,7 +111,8 @@ impl<'r> EngineSpec<'r> {
     /// What systemd runs after the unit's end; its exit code and its log.
     pub fn prove_stopped(&self) -> (i32, String) {
         let (mut command, _) = self.command();
-        let output = command.arg("--prove-stopped").stderr(Stdio::piped()).output().unwrap();
+        let output =
+            command.arg("--prove-stopped").env("SERVICE_RESULT", "signal").stderr(Stdio::piped()).output().unwrap();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
