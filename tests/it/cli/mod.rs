@@ -12,6 +12,7 @@ mod input;
 mod json;
 mod login;
 mod manners;
+mod rights;
 mod tasks;
 mod trouble;
 
