@@ -37,6 +37,9 @@ pub enum UnitError {
     /// The group could not be read.
     #[error("could not read control group {0}")]
     Unreadable(String, #[source] io::Error),
+    /// What was read is not the group of this process: another mount hides it.
+    #[error("control group {0} does not list this process, so it is not the one of its unit")]
+    Elsewhere(String),
     /// Something does not die.
     #[error("these processes of the unit do not die: {0:?}")]
     Left(Vec<i32>),
@@ -50,7 +53,15 @@ pub fn clear_own_unit(limit: Duration) -> Result<usize, UnitError> {
     let end = SystemClock.lease_now().after(limit);
     let (mut killed, mut empty_count): (BTreeSet<i32>, u32) = Default::default();
     loop {
-        let left = members(&unit.dir).map_err(|e| UnitError::Unreadable(unit.dir.display().to_string(), e))?;
+        let place = || unit.dir.display().to_string();
+        let mut left = members(&unit.dir, true).map_err(|e| UnitError::Unreadable(place(), e))?;
+        // This process is in its own group: a list without it is the list of something else, and "empty" there
+        // would prove a death that did not happen.
+        let known = left.len();
+        left.retain(|pid| *pid != own_pid());
+        if left.len() == known {
+            return Err(UnitError::Elsewhere(place()));
+        }
         if left.is_empty() {
             empty_count += 1;
             if empty_count == 2 {
@@ -87,7 +98,8 @@ fn find_unit(groups: &str, mounts: &str) -> Result<Unit, UnitError> {
             Some(path.strip_suffix("/.control").unwrap_or(path))
         });
         let Some(path) = path.filter(|path| path.ends_with(".service") && !path.starts_with("/..")) else { continue };
-        let dir = mounts.lines().find_map(|line| {
+        // Of several mounts the last one is seen.
+        let dir = mounts.lines().rev().find_map(|line| {
             let (place, kind) = line.split_once(" - ")?;
             let is_wanted = kind.starts_with(is_its) && (prefix == "0::" || kind.contains("name=systemd"));
             let mut words = place.split(' ').skip(3).filter(|_| is_wanted);
@@ -101,21 +113,21 @@ fn find_unit(groups: &str, mounts: &str) -> Result<Unit, UnitError> {
     Err(UnitError::NoService(groups.lines().last().unwrap_or_default().to_owned()))
 }
 
-/// Everything in the group and below it, but this process.
-fn members(dir: &Path) -> io::Result<Vec<i32>> {
+/// Everything in the group and below it. The group at the top must be there.
+fn members(dir: &Path, is_top: bool) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     let text = match fs::read_to_string(dir.join("cgroup.procs")) {
         // A group that was removed meanwhile holds nothing; the processes of a threaded one stand in the
         // group above it.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) || is_gone(&e) => {
-            return Ok(found);
-        }
+        Err(e) if !is_top && (e.kind() == io::ErrorKind::NotFound || is_gone(&e)) => return Ok(found),
+        // A threaded group at the top lists its processes above it; then this process is not found either.
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(found),
         other => other?,
     };
     // A process of another PID namespace is shown as 0: it counts, and nobody here can kill it by signal.
-    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid != own_pid()));
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
     for entry in fs::read_dir(dir)?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-        found.extend(members(&entry.path())?);
+        found.extend(members(&entry.path(), false)?);
     }
     Ok(found)
 }
@@ -162,6 +174,21 @@ mod tests {
         assert_eq!(dir("0::/system.slice/r.service/.control\n", UNIFIED).unwrap(), here);
         let old = "4:memory:/\n1:name=systemd:/system.slice/r.service\n0::/\n";
         assert_eq!(dir(old, LEGACY).unwrap(), "/sys/fs/cgroup/systemd/system.slice/r.service");
+    }
+
+    #[test]
+    fn of_several_mounts_the_last_is_looked_into() {
+        let two = UNIFIED.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified") + UNIFIED;
+        let unit = find_unit("0::/r.service\n", &two).unwrap();
+        assert_eq!(unit.dir, Path::new("/sys/fs/cgroup/r.service"));
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_not_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(members(&dir.path().join("r.service"), true).is_err());
+        fs::write(dir.path().join("cgroup.procs"), "").unwrap();
+        assert_eq!(members(dir.path(), true).unwrap(), Vec::<i32>::new());
     }
 
     #[test]
