@@ -260,7 +260,10 @@ impl World {
         if self.plan.loss > 0 || self.plan.slow > 0 {
             return false;
         }
-        self.units.iter().filter(|unit| unit.is_running && unit.stuck_since.is_none()).any(|unit| {
+        self.units.iter().enumerate().any(|(u, unit)| {
+            if !unit.is_running || unit.stuck_since.is_some() || self.is_still(u) {
+                return false;
+            }
             let Some(shared) = &unit.shared else { return false };
             let is_it = shared.life().incarnation == Some(dead) || *shared.former.lock() == Some(dead);
             let troubles = [unit.disturbed_at, self.hosts[unit.host].woke_at, unit.unlinked_at, Some(unit.started_at)];
