@@ -301,6 +301,7 @@ pub fn an_engine_starts_by_its_second_url_where_the_first_is_a_black_hole(rig: &
     wait_or(Duration::from_secs(20), is_up, || a.log());
     let task = rig.add("ticks 30");
     rig.wait_state(task, TaskState::Done, SOON);
-    assert_eq!((rig.results(task), rig.lives("a").len()), (vec![AttemptResult::Done], 1), "{}", a.log());
+    // A registration whose first beat was not accepted within L is made anew: there may be two lives.
+    assert_eq!(rig.results(task), [AttemptResult::Done], "{}", a.log());
     a.stop();
 }

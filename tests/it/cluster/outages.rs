@@ -145,7 +145,8 @@ fn long(rig: &Rig, away: Away, span: Duration) {
     assert!(uptime() - rig.last_line(continued).unwrap().at < 1.0, "the continuing task was stopped\n{}", a.log());
     assert_eq!(pids(&[&a, &b]), processes, "a process was started again");
     for engine in [&a, &b] {
-        assert!(threads(engine.proper()) < 50, "{} threads", threads(engine.proper()));
+        // Sixteen calls may hang, each of them with a thread that connects.
+        assert!(threads(engine.proper()) < 64, "{} threads", threads(engine.proper()));
     }
     outage.end();
 
@@ -260,7 +261,8 @@ pub fn connections_that_are_ended_disturb_nothing(rig: &Rig) {
     let words =
         ["terminating connection", "server closed the connection", "gone away", "Lost connection", "was killed"];
     let has_noticed = |engine: &Engine| words.iter().any(|word| engine.log().contains(word));
-    assert!(engines.iter().all(has_noticed), "nothing was disturbed\n{}", engines[0].log());
+    // Behind a pooler the connections that were ended may have been nobody's in that moment, but not all.
+    assert!(engines.iter().any(has_noticed), "nothing was disturbed\n{}", engines[0].log());
     assert_eq!((lives(rig), pids(&engines.each_ref())), before, "somebody came back as a new life");
     engines.iter().for_each(Engine::stop);
 }
