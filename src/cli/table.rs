@@ -93,9 +93,18 @@ impl Cell {
     }
 }
 
-/// A value of a tab-separated line: tabs, line ends and backslashes are written as `\t`, `\n`, `\r`, `\\`.
+/// A value of a tab-separated line: tabs, line ends and backslashes are written as `\t`, `\n`, `\r`, `\\`, other
+/// control characters as `\u{1b}`, because they would drive a terminal.
 pub fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// ASCII, no borders, two spaces between columns, nothing at line ends.
@@ -272,6 +281,11 @@ mod tests {
 
     fn first(table: &Table, by: &str) -> Vec<usize> {
         table.order(by).unwrap()
+    }
+
+    #[test]
+    fn no_value_breaks_its_line_or_drives_a_terminal() {
+        assert_eq!(escape("a\tb\nc\r\\d\u{1b}[1m é"), "a\\tb\\nc\\r\\\\d\\u{1b}[1m é");
     }
 
     #[test]

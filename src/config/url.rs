@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::guess;
+
 /// Which database a URL names. All are understood here; whether one can be opened is the store's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
@@ -106,10 +108,19 @@ pub enum UrlError {
     /// Several hosts in one URL, or more than one name after them.
     #[error("a mysql:// URL names one host and one database: mysql://USER@HOST/DATABASE; give several URLs as a list")]
     OneHost,
+    /// One that nobody would obey: whoever asked for TLS must not get a plain connection.
+    #[error("a mysql:// URL takes no parameter {0} (known: {known}){hint}", known = MYSQL_PARAMETERS.join(", "), hint = guess::hint(.0, MYSQL_PARAMETERS))]
+    Parameter(String),
+    /// Certificates alone do not ask for TLS.
+    #[error("ssl_ca, ssl_cert and ssl_key need ssl_mode=required in the same database URL")]
+    NoSslMode,
     /// No database after the host.
     #[error("the database URL names no database; append /rekindle")]
     NoDatabase,
 }
+
+/// What may stand behind the question mark of a `mysql://` URL.
+const MYSQL_PARAMETERS: [&str; 5] = ["ssl_mode", "ssl_ca", "ssl_cert", "ssl_key", "unix_socket"];
 
 /// The address of a database, with or without its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -284,6 +295,9 @@ fn parse_server(backend: Backend, rest: &str) -> Result<Parts, UrlError> {
         return Err(UrlError::Port);
     }
     check_target(backend, hosts, path)?;
+    if backend == Backend::Mysql {
+        check_parameters(tail)?;
+    }
     let (user, password) = match userinfo.map(|u| u.split_once(':').map_or((u, None), |(u, p)| (u, Some(p)))) {
         Some((user, password)) => (Some(user.replace('@', "%40")), password.map(|p| p.replace('@', "%40"))),
         None => (None, None),
@@ -301,6 +315,17 @@ fn check_target(backend: Backend, hosts: &str, path: &str) -> Result<(), UrlErro
     }
     // libpq falls back to the user's name, which is hardly ever the database that is meant.
     if path.len() < 2 { Err(UrlError::NoDatabase) } else { Ok(()) }
+}
+
+fn check_parameters(tail: &str) -> Result<(), UrlError> {
+    let query = tail.split_once('?').map_or("", |(_, query)| query);
+    let keys: Vec<&str> =
+        query.split('&').filter(|pair| !pair.is_empty()).filter_map(|p| p.split('=').next()).collect();
+    if let Some(unknown) = keys.iter().find(|key| !MYSQL_PARAMETERS.contains(key)) {
+        return Err(UrlError::Parameter((*unknown).to_owned()));
+    }
+    let has_file = keys.iter().any(|key| ["ssl_ca", "ssl_cert", "ssl_key"].contains(key));
+    if has_file && !keys.contains(&"ssl_mode") { Err(UrlError::NoSslMode) } else { Ok(()) }
 }
 
 fn ports_fit(hosts: &str) -> bool {
@@ -411,6 +436,9 @@ mod tests {
             ("mysql:///d", UrlError::NoHost),
             ("mysql://u:geheim@h1,h2/d", UrlError::OneHost),
             ("mysql://u:geheim@h/d/e", UrlError::OneHost),
+            ("mysql://u:geheim@h/d?ssl-mode=required", UrlError::Parameter("ssl-mode".into())),
+            ("mysql://u:geheim@h/d?ssl_mode=required&tls=true", UrlError::Parameter("tls".into())),
+            ("mysql://u:geheim@h/d?ssl_ca=/a.pem", UrlError::NoSslMode),
             ("sqlite:", UrlError::NoFile),
             ("sqlite://", UrlError::NoFile),
             ("sqlite://a.db", UrlError::SqliteHost),

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use serde_json::json;
 
+use crate::cli::codes;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -34,12 +35,21 @@ pub struct TaskLogArgs {
 pub fn run(args: &TaskLogArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let session = Session::open(flags, &load_config(flags)?, Access::Current)?;
     let (id, attempt) = (args.id, args.attempt);
-    let (is_known, row) = session.read("reading output", move |store| {
+    let (is_known, made, row) = session.read("reading output", move |store| {
         let row = store.output(id, attempt)?;
-        Ok((row.is_some() || store.task(id)?.is_some(), row))
+        let task = store.task(id)?.map(|(task, _)| task);
+        Ok((row.is_some() || task.is_some(), task.map(|task| task.attempt), row))
     })?;
     if !is_known {
         return Err(CliError::no_task(id));
+    }
+    if let (Some(attempt), Some(made), true) = (attempt, made, row.is_none())
+        && !(1..=made).contains(&attempt)
+    {
+        let what = format!("{id} has no attempt {attempt}; there were {made}");
+        return Err(
+            CliError::new(codes::NO_TASK, Exit::NotFound, what).next(format!("rekindle task show {}", id.as_i64()))
+        );
     }
     let text = row.as_ref().map(|row| String::from_utf8_lossy(&row.output).into_owned());
     if let Some(row) = row.as_ref().filter(|row| row.dropped > 0) {

@@ -118,6 +118,10 @@ fn parse(bytes: &[u8], common: &Common) -> Result<Option<NewTask>, String> {
     if text.is_empty() {
         return Ok(None);
     }
+    // serde would read the fields of an array in their order.
+    if text.starts_with('[') {
+        return Err("a line is an object such as {\"payload\": {}}, not an array".into());
+    }
     let line: Line<'_> = serde_json::from_str(text).map_err(|error| json_error(&error))?;
     let payload = line.payload.get().as_bytes();
     if payload.len() > PAYLOAD_MAX {
