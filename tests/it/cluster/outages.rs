@@ -198,7 +198,13 @@ fn nobody_is_blamed(rig: &Rig, before: &BTreeMap<String, Incarnation>, tasks: &[
         wait_or(SOON, || rig.life(name).state == EngineState::Live, || format!("{:?}", rig.lives(name)));
         let former = rig.lives(name).into_iter().find(|row| row.incarnation == *incarnation).unwrap();
         assert_eq!((former.state, former.proof), (EngineState::Fenced, Some(Proof::Itself)), "{former:?}");
-        assert_eq!(rig.lives(name).len(), 2, "{:?}", rig.lives(name));
+        // A registration that was given up during the outage may still have been done when it was over: a life
+        // that never beat, ended by the engine itself.
+        let lives = rig.lives(name);
+        let others = lives.iter().filter(|row| row.state != EngineState::Live && row.incarnation != *incarnation);
+        let is_given_up = |row: &rekindle::store::EngineRow| row.beat == 0 && row.proof == Some(Proof::Itself);
+        assert!(others.clone().all(is_given_up), "{lives:?}");
+        assert_eq!(lives.len(), 2 + others.count(), "{lives:?}");
     }
     for task in tasks {
         assert_eq!(rig.task(*task).lost, 0, "{:?}", rig.task(*task));
