@@ -2,7 +2,7 @@
 //!
 //! The library has timeouts, but diesel gives no way to set them, and a server that accepts and then says
 //! nothing hangs it for ever. So connecting is a call of its own thread that is left alone when its time is
-//! over. [`HANGING_MAX`] of them may hang; then no further attempt is made until one of them ends, which
+//! over. `HANGING_MAX` of them may hang; then no further attempt is made until one of them ends, which
 //! keepalives and the limit on unanswered data see to.
 
 use std::os::fd::BorrowedFd;
