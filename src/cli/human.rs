@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 
 use crate::config::units;
+use crate::protocol::ids::is_invisible;
 use crate::protocol::time::Timestamp;
 
 /// A duration of a flag; a bare number is refused with a guess.
@@ -79,9 +80,14 @@ pub fn capped(count: u64, cap: u64) -> String {
     if count > cap { format!("{cap}+") } else { count.to_string() }
 }
 
-/// One line without control characters, for text that came from elsewhere.
+/// A blank instead of what would drive a terminal, or turn the direction of what follows.
+pub fn harmless(c: char) -> char {
+    if c.is_control() || is_invisible(c) { ' ' } else { c }
+}
+
+/// One line without control or invisible characters, for text that came from elsewhere.
 pub fn one_line(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.trim().chars().map(harmless).collect()
 }
 
 /// At most so many characters; what is cut shows as `...`.
@@ -144,6 +150,7 @@ mod tests {
         assert_eq!((plural(1, "task"), plural(0, "task")), ("1 task".into(), "0 tasks".into()));
         assert_eq!((capped(100_001, 100_000), capped(5, 100_000)), ("100000+".into(), "5".into()));
         assert_eq!(one_line(" a\nb\x1b[31m\t"), "a b [31m");
+        assert_eq!(one_line("a\u{202e}b"), "a b");
         assert_eq!((shorten("äöü", 3), shorten("abcdefgh", 5)), ("äöü".into(), "ab...".into()));
         assert!(duration_flag("5").unwrap_err().contains("did you mean 5s?"));
     }

@@ -8,6 +8,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::explain::{self, ExplainArgs};
 use super::manage::*;
+use super::human::harmless;
 use super::{GlobalFlags, codes, finish, init_logging, output};
 
 /// What `rekindle` alone and `rekindle --help` print: one screen.
@@ -152,7 +153,7 @@ pub fn main() -> ExitCode {
 fn refuse(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         let text = error.to_string().replacen("error: ", &format!("error[{}]: ", codes::USAGE), 1);
-        let text: String = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+        let text: String = text.chars().map(|c| if c == '\n' { c } else { harmless(c) }).collect();
         output::print_error(&text);
     } else {
         // If the text cannot be written, nobody wants it.

@@ -175,8 +175,8 @@ pub enum NameError {
         /// What came.
         len: usize,
     },
-    /// It would corrupt a terminal, a log line or a table.
-    #[error("a {what} must not contain control characters (found U+{code:04X} at byte {at})")]
+    /// It would corrupt a terminal, a log line or a table, or make two names look like one.
+    #[error("a {what} must not contain control or invisible characters (found U+{code:04X} at byte {at})")]
     Control {
         /// What was named.
         what: &'static str,
@@ -210,10 +210,24 @@ fn check_text(what: &'static str, text: &str, limit: usize) -> Result<(), NameEr
     if text.len() > limit {
         return Err(NameError::TooLong { what, limit, len: text.len() });
     }
-    if let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control()) {
+    if let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control() || is_invisible(*c)) {
         return Err(NameError::Control { what, code: c as u32, at });
     }
     Ok(())
+}
+
+/// Characters of Unicode's classes Cf, Zl and Zp, and fillers that show nothing: they change the direction of what
+/// follows, break a line, or are not seen at all. A name is read aloud, typed again and compared by eye.
+pub const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+            | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// The most resources one task may name.
@@ -285,8 +299,8 @@ name_type!(
     KindName, "kind", 128, |text| plain("kind", text)
 );
 name_type!(
-    /// A thing that at most one task at a time may work on. Any text without control characters, and
-    /// without blanks at its ends.
+    /// A thing that at most one task at a time may work on. Any text without control or invisible characters,
+    /// and without blanks at its ends.
     ResourceName, "resource name", 255, |text| unpadded("resource name", text)
 );
 
@@ -321,6 +335,10 @@ mod tests {
         for text in [" ", " a", "a ", "\u{a0}a"] {
             assert!(matches!(ResourceName::new(text), Err(NameError::Blank { .. })), "{text:?}");
         }
+        for text in ["a\u{200b}", "\u{202e}gnp.exe", "a\u{2028}b", "\u{feff}a", "a\u{ad}b", "e\u{e0041}"] {
+            assert!(matches!(ResourceName::new(text), Err(NameError::Control { .. })), "{text:?}");
+        }
+        assert!(ResourceName::new("日本 e\u{301} أب").is_ok(), "letters and accents of any script");
         assert!(ResourceName::new("x".repeat(255)).is_ok());
         assert!(matches!(ResourceName::new("x".repeat(256)), Err(NameError::TooLong { len: 256, .. })));
         assert!(matches!(KindName::new("a b"), Err(NameError::Character { found: ' ', .. })));

@@ -34,7 +34,7 @@ fn wrong_lines_are_named_and_none_of_the_others_is_added() {
     for part in [
         "standard input: 3 lines are wrong",
         "line 2: not valid JSON",
-        "line 3: a resource name must not contain control characters",
+        "line 3: a resource name must not contain control or invisible characters (found U+001B at byte 1)",
         "line 5: unknown field `kind`",
         "nothing was added",
     ] {
@@ -89,9 +89,14 @@ fn a_configuration_is_checked_to_its_end() {
 #[test]
 fn names_with_control_characters_are_refused_and_not_repeated_raw() {
     let desk = Desk::new();
-    for args in [&["task", "add", "mail", "--resource", "a\x1b[31mb"][..], &["task", "add", "a\x07b"]] {
+    for args in [
+        &["task", "add", "mail", "--resource", "a\x1b[31mb"][..],
+        &["task", "add", "a\x07b"],
+        &["task", "add", "mail", "--resource", "\u{202e}gnp.exe"],
+    ] {
         let said = desk.args(args).code(2);
-        assert!(said.err.starts_with("error[E101]: ") && !said.err.contains(['\x1b', '\x07']), "{said:?}");
+        let bad = ['\x1b', '\x07', '\u{202e}'];
+        assert!(said.err.starts_with("error[E101]: ") && !said.err.contains(bad), "{said:?}");
     }
     assert_eq!(count(&desk), 0);
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cli::codes;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::human::{one_line, shorten};
+use crate::cli::human::{harmless, one_line, shorten};
 use crate::config::units::show_size;
 use crate::protocol::ids::PAYLOAD_MAX;
 
@@ -67,14 +67,14 @@ pub fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
 }
 
-/// For a terminal: as it is, without control characters other than line feeds and tabs.
+/// For a terminal: as it is, without control characters other than line feeds and tabs, and without invisible ones.
 pub fn text(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
 }
 
 /// Text of a task, made harmless for a terminal.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
+    text.chars().map(|c| if c == '\n' || c == '\t' { c } else { harmless(c) }).collect()
 }
 
 /// A value longer than this is cut in a summary.
