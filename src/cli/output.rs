@@ -2,6 +2,7 @@
 //! A reader that goes away (`| head`) is no error.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -185,12 +186,30 @@ fn write_text(out: &mut impl Write, text: &str) -> io::Result<Written> {
     }
 }
 
+/// Whether this program has changed something, so that an error on its way out does not look as if it had not.
+static HAS_CHANGED: AtomicBool = AtomicBool::new(false);
+
+/// Something was changed: the database has committed it.
+pub fn note_change() {
+    HAS_CHANGED.store(true, Ordering::Relaxed);
+}
+
 /// Prints a result. If the reader is gone, nobody wants the rest: the program ends quietly with 0.
 pub fn print(text: &str) -> Result<(), CliError> {
     match write_text(&mut io::stdout().lock(), text) {
         Ok(Written::All) => Ok(()),
         Ok(Written::ReaderGone) => std::process::exit(0),
-        Err(error) => Err(CliError::file("write to", "standard output".as_ref(), &error)),
+        Err(error) => Err(unprinted(&error, HAS_CHANGED.load(Ordering::Relaxed))),
+    }
+}
+
+fn unprinted(error: &io::Error, has_changed: bool) -> CliError {
+    let error = CliError::file("write to", "standard output".as_ref(), error);
+    match has_changed {
+        true => error
+            .effect("the change was made, only this report of it is missing: do not simply repeat it")
+            .next("rekindle history --limit 5"),
+        false => error.effect("nothing was changed"),
     }
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use super::error::CliError;
 use super::exit::Exit;
 use super::human::age;
-use super::{GlobalFlags, codes};
+use super::{GlobalFlags, codes, output};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, DatabaseUrl, Loaded, Origin};
 use crate::health::words::without_passwords;
@@ -146,7 +146,9 @@ impl Session {
     {
         self.must_be_ours()?;
         let answer = self.ask(change).map_err(|(limit, why)| self.no_answer(stage, limit, why, Deed::Write))?;
-        answer.map_err(|error| sort(&self.cluster, &self.url, &self.origin, &error, Deed::Write))
+        answer
+            .inspect(|_| output::note_change())
+            .map_err(|error| sort(&self.cluster, &self.url, &self.origin, &error, Deed::Write))
     }
 
     fn ask<T, F>(&self, question: F) -> Result<StoreResult<T>, (Duration, NoAnswer)>

@@ -20,6 +20,24 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_says_whether_something_was_changed() {
+    let desk = Desk::new();
+    for (line, effect) in [
+        ("task add mail", "the change was made, only this report of it is missing: do not simply repeat it"),
+        ("task cancel 1", "the change was made"),
+        ("task list", "nothing was changed"),
+        ("task add mail --dry-run", "nothing was changed"),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = desk.command(env!("CARGO_BIN_EXE_rekindle"));
+        let said = super::said(command.args(line.split(' ')).stdout(full)).code(1);
+        assert!(said.err.contains("standard output") && said.err.contains(effect), "{line}: {}", said.err);
+    }
+    let ids: Vec<_> = desk.run("task list -s canceled -o name").code(0).out.lines().map(str::to_owned).collect();
+    assert_eq!(ids, ["1"]);
+}
+
+#[test]
 fn nothing_is_coloured_in_a_pipe() {
     let desk = Desk::new();
     live(&*desk.store(), "app1");
