@@ -30,7 +30,7 @@ use super::unit_file::{self, UnitLife};
 use crate::clock::Clock;
 use crate::guard::GuardTalk;
 use crate::handlers::{Commands, Ended};
-use crate::protocol::engine::{Mode, Wanted, mode};
+use crate::protocol::engine::{Fitness, Mode, Wanted, mode};
 use crate::protocol::ids::{Epoch, Incarnation};
 use crate::protocol::lease::{Lease, LeasePhase};
 use crate::protocol::time::{LeaseInstant, Timestamp};
@@ -166,9 +166,14 @@ impl Shared {
     pub fn mode(&self) -> Mode {
         let life = self.life.lock();
         let wanted = if self.stop.ending() == Ending::No { life.wanted } else { Wanted::Stop };
-        let ready = life.phase == Phase::Live;
+        let is_live = life.phase == Phase::Live;
         drop(life);
-        mode(wanted, self.running.count(|_| true) + self.running.unreported_count(), ready)
+        let fitness = match self.ends_stuck.load(Ordering::Acquire) {
+            _ if !is_live => Fitness::Starting,
+            true => Fitness::Stuck,
+            false => Fitness::Fit,
+        };
+        mode(wanted, self.running.count(|_| true) + self.running.unreported_count(), fitness)
     }
 
     /// The longest wait of a loop that waits for an instant (1 s for the balanced profile). It wakes at that

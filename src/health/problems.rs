@@ -92,13 +92,18 @@ fn idle_problem(snapshot: &ClusterSnapshot, engines: &[&EngineView]) -> Option<P
 fn engine_problems(snapshot: &ClusterSnapshot, engines: &[&EngineView], limits: &ProblemLimits) -> Vec<Problem> {
     let count = |state| engines.iter().filter(|engine| engine.state == state).count();
     let mut all = Vec::new();
-    for state in [EngineState::Fenced, EngineState::Late, EngineState::Paused] {
+    for state in [EngineState::Fenced, EngineState::Late, EngineState::Stuck, EngineState::Paused] {
         let severity = limits.engines.status(count(state) as f64);
         let is_problem = |engine: &&&EngineView| engine.state == state && severity != Status::Ok;
         for engine in engines.iter().filter(is_problem) {
-            let verb = if state == EngineState::Paused { "resume" } else { "show" };
+            let next = match state {
+                // The cause lies in the database: rights, space, or a fault that its own log tells.
+                EngineState::Stuck => "rekindle doctor".to_owned(),
+                EngineState::Paused => format!("rekindle engine resume {}", shell_word(&engine.name)),
+                _ => format!("rekindle engine show {}", shell_word(&engine.name)),
+            };
             let text = format!("engine {} is {}", engine.name, state_words(engine, snapshot));
-            all.push(Problem::new(severity, text, format!("rekindle engine {verb} {}", shell_word(&engine.name))));
+            all.push(Problem::new(severity, text, next));
         }
     }
     all
@@ -113,6 +118,7 @@ pub(super) fn state_words(engine: &EngineView, snapshot: &ClusterSnapshot) -> St
             format!("late: last beat {age} ago (interval {interval})")
         }
         EngineState::Paused => paused_words(engine, snapshot),
+        EngineState::Stuck => "stuck: it cannot write how its tasks ended, and takes no new ones".to_owned(),
         EngineState::Stopped => format!("stopped, last beat {} ago", span(engine.beat_age)),
         _ => engine.state.word().to_owned(),
     }
@@ -265,6 +271,19 @@ mod tests {
         assert_eq!(lines(&s), want);
         s.engines[3].set_until = Some(NOW.after(Duration::from_secs(3_600)));
         assert!(lines(&s)[2].contains("\"disk full\" (ends in 1h) ->"));
+    }
+
+    #[test]
+    fn an_engine_that_beats_but_cannot_write_ends_is_a_problem() {
+        let mut s = snapshot();
+        s.engines[1].state = EngineState::Stuck;
+        let want = ["WARNING engine app2 is stuck: it cannot write how its tasks ended, and takes no new ones \
+             -> rekindle doctor"];
+        assert_eq!(lines(&s), want);
+        for engine in &mut s.engines {
+            engine.state = EngineState::Stuck;
+        }
+        assert_eq!(lines(&s)[0], "CRITICAL no engine is active for 128 ready tasks -> rekindle engine list");
     }
 
     #[test]

@@ -89,6 +89,8 @@ words!(
         Draining = "draining";
         /// Nothing runs, process up.
         Drained = "drained";
+        /// Would take tasks, but cannot write how those it has ended.
+        Stuck = "stuck";
         /// Missed beats, not yet fenced.
         Late = "late";
         /// Declared dead.

@@ -42,6 +42,8 @@ stored_enum!(
         Draining = 3, "draining";
         /// Nothing runs; the process is up.
         Drained = 4, "drained";
+        /// Would take tasks, but cannot write how those it has ended.
+        Stuck = 5, "stuck";
     }
 );
 
@@ -70,11 +72,26 @@ impl Proof {
     }
 }
 
-/// What an engine should report, from what is wanted and what runs.
-pub const fn mode(wanted: Wanted, running: usize, is_ready: bool) -> Mode {
+/// Whether an engine could take tasks if it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fitness {
+    /// It has not had its first accepted beat.
+    Starting,
+    /// It could.
+    Fit,
+    /// Ends of attempts cannot be written: what it claimed would only wait with them.
+    Stuck,
+}
+
+/// What an engine should report, from what is wanted, what runs, and what it could do. What people want comes
+/// first: whoever drains an engine waits for `drained`, and its unwritten ends count as running.
+pub const fn mode(wanted: Wanted, running: usize, fitness: Fitness) -> Mode {
     match wanted {
-        Wanted::Run if is_ready => Mode::Active,
-        Wanted::Run => Mode::Starting,
+        Wanted::Run => match fitness {
+            Fitness::Starting => Mode::Starting,
+            Fitness::Fit => Mode::Active,
+            Fitness::Stuck => Mode::Stuck,
+        },
         Wanted::Pause => Mode::Paused,
         Wanted::Drain | Wanted::Stop if running > 0 => Mode::Draining,
         Wanted::Drain | Wanted::Stop => Mode::Drained,
@@ -87,10 +104,17 @@ mod tests {
 
     #[test]
     fn draining_ends_when_nothing_runs() {
-        assert_eq!(mode(Wanted::Drain, 1, true), Mode::Draining);
-        assert_eq!(mode(Wanted::Drain, 0, true), Mode::Drained);
-        assert_eq!(mode(Wanted::Stop, 0, false), Mode::Drained);
-        assert_eq!(mode(Wanted::Run, 0, false), Mode::Starting);
-        assert_eq!(mode(Wanted::Pause, 3, true), Mode::Paused);
+        assert_eq!(mode(Wanted::Drain, 1, Fitness::Fit), Mode::Draining);
+        assert_eq!(mode(Wanted::Drain, 1, Fitness::Stuck), Mode::Draining);
+        assert_eq!(mode(Wanted::Drain, 0, Fitness::Fit), Mode::Drained);
+        assert_eq!(mode(Wanted::Stop, 0, Fitness::Starting), Mode::Drained);
+        assert_eq!(mode(Wanted::Pause, 3, Fitness::Fit), Mode::Paused);
+    }
+
+    #[test]
+    fn an_engine_that_should_run_says_whether_it_can() {
+        assert_eq!(mode(Wanted::Run, 0, Fitness::Starting), Mode::Starting);
+        assert_eq!(mode(Wanted::Run, 2, Fitness::Fit), Mode::Active);
+        assert_eq!(mode(Wanted::Run, 2, Fitness::Stuck), Mode::Stuck);
     }
 }

@@ -19,15 +19,17 @@ pub(super) fn engines(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> Ch
     let current = snapshot.current_engines();
     let alive = current.iter().filter(|engine| engine.is_alive).count();
     let in_state = |state| current.iter().copied().filter(move |engine: &&EngineView| engine.state == state);
-    let (dead, late) = (in_state(EngineState::Fenced), in_state(EngineState::Late));
-    let (dead_count, late_count) = (dead.clone().count(), late.clone().count());
+    let (dead, late, stuck) =
+        (in_state(EngineState::Fenced), in_state(EngineState::Late), in_state(EngineState::Stuck));
+    let (dead_count, late_count, stuck_count) = (dead.clone().count(), late.clone().count(), stuck.clone().count());
     let any = &thresholds.problems.engines;
     let status = Status::worst([
         thresholds.limits.status(alive as f64),
         any.status(dead_count as f64),
         any.status(late_count as f64),
+        any.status(stuck_count as f64),
     ]);
-    let bad: Vec<_> = dead.chain(late).collect();
+    let bad: Vec<_> = dead.chain(late).chain(stuck).collect();
     let next = match bad.as_slice() {
         [only] => format!("rekindle engine show {}", shell_word(&only.name)),
         _ => "rekindle engine list".to_owned(),
@@ -39,6 +41,7 @@ pub(super) fn engines(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> Ch
             Perf::count("engines_alive", alive as f64).limits(&thresholds.limits),
             Perf::count("engines_dead", dead_count as f64).limits(any),
             Perf::count("engines_late", late_count as f64).limits(any),
+            Perf::count("engines_stuck", stuck_count as f64).limits(any),
             Perf::count("takeovers_1h", snapshot.takeovers_1h as f64),
         ])
         .details(details.filter(|_| bad.len() > 1))
@@ -128,7 +131,12 @@ fn engine_words(engine: &EngineView, snapshot: &ClusterSnapshot, limits: &Limits
     }
     let age = engine.beat_age;
     let (by_age, broken) = status_and_words(&beat_limits(engine, limits), age);
-    let by_state = if engine.state == EngineState::Late { Status::Warning } else { Status::Ok };
+    let by_state = match engine.state {
+        // It does no work, however well it beats.
+        EngineState::Stuck => Status::Critical,
+        EngineState::Late => Status::Warning,
+        _ => Status::Ok,
+    };
     let lease = match engine.lease.checked_sub(age) {
         Some(left) => format!("lease {}", span(left)),
         None => format!("lease over for {}", span(age - engine.lease)),

@@ -83,7 +83,7 @@ fn overall_with_a_normal_number_lives_with_failed_tasks() {
 #[test]
 fn engines_alive_dead_and_late() {
     let mut s = snapshot();
-    let perf = "engines_dead=0;0;;0 engines_late=0;0;;0 takeovers_1h=0;;;0\n";
+    let perf = "engines_dead=0;0;;0 engines_late=0;0;;0 engines_stuck=0;0;;0 takeovers_1h=0;;;0\n";
     let fine = format!("REKINDLE ENGINES OK - 5 of 5 engines alive | engines_alive=5;2:;1:;0 {perf}");
     assert_eq!(by_default(Mode::Engines, &s), fine);
     s.engines[2] = engine("app3").fenced(250);
@@ -99,7 +99,7 @@ fn engines_alive_dead_and_late() {
         by_default(Mode::Engines, &s),
         "REKINDLE ENGINES WARNING - 1 of 2 engines alive (limit 2:); app3 fenced since 13:58 (4m10s) by app1 (expiry), \
          its 3 tasks were taken over; app1 late: last beat 6s ago (interval 2s) | engines_alive=1;2:;1:;0 \
-         engines_dead=1;0;;0 engines_late=1;0;;0 takeovers_1h=3;;;0\n\
+         engines_dead=1;0;;0 engines_late=1;0;;0 engines_stuck=0;0;;0 takeovers_1h=3;;;0\n\
          [WARNING] app3 fenced since 13:58 (4m10s) by app1 (expiry), its 3 tasks were taken over\n\
          [WARNING] app1 late: last beat 6s ago (interval 2s)\nnext: rekindle engine list\n"
     );

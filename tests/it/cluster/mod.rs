@@ -15,6 +15,7 @@ mod outages;
 mod places;
 mod poison;
 mod rig;
+mod rights;
 mod server;
 mod stops;
 mod units;
@@ -146,6 +147,9 @@ mod postgres {
     network_cases!(super::rig::on_postgres);
     run_all! {
         super::rig::on_postgres:
+        rights:
+            an_engine_whose_user_lacks_a_right_exits_77_and_names_it
+            an_engine_that_loses_a_right_says_it_is_stuck_and_goes_on_with_it;
         places:
             a_login_that_is_refused_exits_77_with_a_next_step
             an_engine_waits_for_a_server_that_is_not_there_yet;
@@ -159,6 +163,9 @@ mod mariadb {
     network_cases!(super::rig::on_mariadb);
     run_all! {
         super::rig::on_mariadb:
+        rights:
+            an_engine_whose_user_lacks_a_right_exits_77_and_names_it
+            an_engine_that_loses_a_right_says_it_is_stuck_and_goes_on_with_it;
         epochs:
             an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
         chaos:
