@@ -279,19 +279,19 @@ impl Sweeper {
             self.take_over(owner)?;
         }
         // The one whose turn it is looks for free lines too: it reads every idle resource.
-        self.make_ready(true).map(|_| ())
+        self.make_ready(|store| store.free_lines(DUE_BATCH)).map(|_| ())
     }
 
     fn promote(&mut self, view: &SweepView) -> StoreResult<()> {
         if view.next_due.is_none_or(|due| due > view.meta.now) {
             return Ok(());
         }
-        self.more_due = self.make_ready(false)? >= DUE_BATCH;
+        self.more_due = self.make_ready(|store| store.promote_due(DUE_BATCH))? >= DUE_BATCH;
         Ok(())
     }
 
-    fn make_ready(&mut self, lines: bool) -> StoreResult<usize> {
-        let count = self.call("make tasks due", move |store| store.promote_due(DUE_BATCH, lines))?;
+    fn make_ready(&mut self, step: fn(&dyn crate::store::Store) -> StoreResult<usize>) -> StoreResult<usize> {
+        let count = self.call("make tasks ready", step)?;
         if count > 0 {
             self.shared.wake_dispatcher();
             let _ = self.call("wake", |store| store.wake());

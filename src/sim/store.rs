@@ -234,8 +234,11 @@ impl Store for SimStore {
         trace!("epoch {} is settled", epoch.as_i64());
         self.write(|s| s.settle_epoch(epoch))
     }
-    fn promote_due(&self, limit: usize, lines: bool) -> StoreResult<usize> {
-        self.write(|s| s.promote_due(limit, lines))
+    fn promote_due(&self, limit: usize) -> StoreResult<usize> {
+        self.write(|s| s.promote_due(limit))
+    }
+    fn free_lines(&self, limit: usize) -> StoreResult<usize> {
+        self.write(|s| s.free_lines(limit))
     }
     fn add(&self, new: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
         self.write(|s| s.add(new, by))

@@ -75,9 +75,11 @@ pub trait Store: Send + Sync {
 
     // ---- tasks, as engines use them -----------------------------------------------------------------
 
-    /// Waiting tasks that are due become ready; blocked heads of free lines too when `lines` is set
-    /// (the slow sweep). Returns how many.
-    fn promote_due(&self, limit: usize, lines: bool) -> StoreResult<usize>;
+    /// Waiting tasks that are due become ready. Returns how many.
+    fn promote_due(&self, limit: usize) -> StoreResult<usize>;
+    /// The slow look for what should not be: blocked heads of lines whose resource nobody owns become ready, and
+    /// tasks that are barred from the only host that takes their kind may run there. Returns how many.
+    fn free_lines(&self, limit: usize) -> StoreResult<usize>;
     /// Which of these kinds have ready work for this host: one cheap statement.
     fn probe(&self, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>>;
     /// Claims ready tasks of one kind.

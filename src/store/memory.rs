@@ -158,8 +158,11 @@ impl Store for MemoryStore {
         Ok(self.write(|s, now| s.forget_engines(older_than, names, dry_run, now)))
     }
 
-    fn promote_due(&self, limit: usize, lines: bool) -> StoreResult<usize> {
-        Ok(self.write(|s, now| s.promote_due(limit, lines, now)))
+    fn promote_due(&self, limit: usize) -> StoreResult<usize> {
+        Ok(self.write(|s, now| s.promote_due(limit, now)))
+    }
+    fn free_lines(&self, limit: usize) -> StoreResult<usize> {
+        Ok(self.write(|s, _| s.free_lines(limit)))
     }
     fn probe(&self, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
         Ok(self.read(|s, _| s.probe(kinds, host)))

@@ -13,7 +13,7 @@
 //! | `engine` | lives that are not closed; narrow, because each beat rewrites the row | `register`, `beat`, `fence`, `stop`, `close` |
 //! | `engine_info` | what a life said of itself; kept for people after it is closed | `register`, `close`, `take_over` (a count), `forget_engines` |
 //! | `engine_wish` | what operators want of a name; outlives the life | `set_wanted` |
-//! | `task` | unfinished work, and what waits for a person | `add`, `claim`, `finish`, `take_over`, `promote_due`, `task_verb`, `task_verbs` |
+//! | `task` | unfinished work, and what waits for a person | `add`, `claim`, `finish`, `take_over`, `promote_due`, `free_lines`, `task_verb`, `task_verbs` |
 //! | `task_resource` | which resources a task names, and whether it stands in their lines | the same |
 //! | `resource` | owner and token of what was claimed at least once | `claim` makes the row; whatever frees it or leaves its line writes it |
 //! | `task_archive` | done and canceled tasks; never polled | `finish`, `take_over`, `task_verb`, `task_verbs` |

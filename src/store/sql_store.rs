@@ -208,8 +208,11 @@ impl<B: Backend> Store for SqlStore<B> {
         self.run(|db| engine_rows::forget_engines(db, older_than, names, dry_run))
     }
 
-    fn promote_due(&self, limit: usize, lines: bool) -> StoreResult<usize> {
-        self.run(|db| tasks::promote_due(db, limit, lines))
+    fn promote_due(&self, limit: usize) -> StoreResult<usize> {
+        self.run(|db| tasks::promote_due(db, limit))
+    }
+    fn free_lines(&self, limit: usize) -> StoreResult<usize> {
+        self.run(|db| tasks::free_lines(db, limit))
     }
     fn probe(&self, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
         self.run(|db| claim::probe(db, kinds, host))

@@ -507,7 +507,7 @@ impl World {
                 }
             }
             Act::Promotes => {
-                (self.write(|s| s.promote_due(9, false)).ok()? > 0).then_some(())?;
+                (self.write(|s| s.promote_due(9)).ok()? > 0).then_some(())?;
             }
             Act::Cancels(task) => {
                 self.spend(3)?;

@@ -30,7 +30,7 @@ impl State {
         id
     }
 
-    pub(super) fn promote_due(&mut self, limit: usize, lines: bool, now: Timestamp) -> usize {
+    pub(super) fn promote_due(&mut self, limit: usize, now: Timestamp) -> usize {
         let is_due = |task: &TaskEntry| task.state == TaskState::Waiting && task.due_at.is_some_and(|at| at <= now);
         let due = self.tasks.iter().filter(|(_, task)| is_due(task));
         let mut due: Vec<_> = due.map(|(id, task)| (task.due_at, *id)).collect();
@@ -39,7 +39,11 @@ impl State {
         for (_, id) in &due {
             self.make_ready(*id);
         }
-        due.len() + if lines { self.wake_free_lines(limit) + self.lift_bars() } else { 0 }
+        due.len()
+    }
+
+    pub(super) fn free_lines(&mut self, limit: usize) -> usize {
+        self.wake_free_lines(limit) + self.lift_bars()
     }
 
     fn lift_bars(&mut self) -> usize {

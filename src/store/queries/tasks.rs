@@ -124,17 +124,14 @@ fn add_resources(db: &mut dyn Db, tasks: &[NewTask], ids: &[TaskId]) -> StoreRes
     Ok(())
 }
 
-/// See `Store::promote_due`. Two transactions, each whole in itself; where a look finds nothing, none.
-pub fn promote_due(db: &mut dyn Db, limit: usize, lines: bool) -> StoreResult<usize> {
-    let mut done = 0;
-    if is_due(db)? {
-        done += db.transaction("make tasks due", |db| promote(db, limit))?;
-    }
-    if lines {
-        done += wake_free_lines(db, limit)?;
-        done += lift_bars(db)?;
-    }
-    Ok(done)
+/// See `Store::promote_due`. Where a look finds nothing there is no transaction.
+pub fn promote_due(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
+    if is_due(db)? { db.transaction("make tasks due", |db| promote(db, limit)) } else { Ok(0) }
+}
+
+/// See `Store::free_lines`. Each of both is whole in itself.
+pub fn free_lines(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
+    Ok(wake_free_lines(db, limit)? + lift_bars(db)?)
 }
 
 fn is_due(db: &mut dyn Db) -> StoreResult<bool> {

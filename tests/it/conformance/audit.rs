@@ -294,7 +294,7 @@ pub fn the_wait_is_known_of_tasks_that_waited_for_an_engine_only(rig: &Rig) {
     assert_eq!(a.claim().one(store).waited, None, "a second claim");
     task().delay(secs(5)).add(store);
     rig.pass(secs(6));
-    assert_eq!(store.promote_due(10, false).unwrap(), 1);
+    assert_eq!(store.promote_due(10).unwrap(), 1);
     assert_eq!(a.claim().one(store).waited, None, "it was delayed");
     task_on(&["r"]).add_many(store, 2);
     let head = a.claim().keyed().one(store);

@@ -208,7 +208,7 @@ fn tokens_grow(
             _ => {
                 e.ends(store, retry(&claimed, secs(1)));
                 rig.pass(secs(2));
-                assert_eq!(store.promote_due(9, false).unwrap(), 1);
+                assert_eq!(store.promote_due(9).unwrap(), 1);
             }
         }
         if round == 6 {

@@ -77,10 +77,10 @@ pub fn a_retry_waits_and_is_promoted_when_due(rig: &Rig) {
     assert_eq!((waiting.state, waiting.failures, waiting.reason), (TaskState::Waiting, 1, Reason::Retry));
     assert_eq!((waiting.error.as_deref(), waiting.result), (Some("exit 75"), Some(AttemptResult::Tempfail)));
     assert_eq!((waiting.owner, waiting.nonce, waiting.engine.as_deref()), (None, None, Some("a")));
-    assert_eq!((store.promote_due(9, true).unwrap(), a.claim().ids(store)), (0, vec![]));
+    assert_eq!((store.promote_due(9).unwrap(), a.claim().ids(store)), (0, vec![]));
     assert_eq!(store.read_finish(&claimed.held).unwrap(), FinishState::Written);
     rig.pass(secs(31));
-    assert_eq!(store.promote_due(9, false).unwrap(), 1);
+    assert_eq!(store.promote_due(9).unwrap(), 1);
     assert_eq!(row(store, id).due_at, None);
     let again = a.claim().one(store);
     assert_eq!((again.attempt, again.failures, again.reason), (2, 1, Reason::Retry));
@@ -92,9 +92,9 @@ pub fn promotion_keeps_to_its_limit_and_to_the_order_of_due_times(rig: &Rig) {
     let store = &*rig.store;
     let (late, early) = (task().delay(secs(20)).add(store), task().delay(secs(10)).add(store));
     rig.pass(secs(30));
-    assert_eq!(store.promote_due(1, false).unwrap(), 1);
+    assert_eq!(store.promote_due(1).unwrap(), 1);
     assert_eq!((state(store, late), state(store, early)), (Some(TaskState::Waiting), Some(TaskState::Ready)));
-    assert_eq!(store.promote_due(9, false).unwrap(), 1);
+    assert_eq!(store.promote_due(9).unwrap(), 1);
 }
 
 pub fn a_failed_task_keeps_its_row_and_its_reason(rig: &Rig) {
@@ -191,7 +191,7 @@ pub fn the_last_output_is_read_and_an_earlier_one_by_its_number(rig: &Rig) {
         let end = Finish { output: text.into(), output_dropped: 5, ..retry(&claimed, secs(0)) };
         a.ends(store, end);
         rig.pass(secs(1));
-        store.promote_due(9, false).unwrap();
+        store.promote_due(9).unwrap();
     }
     let out = |attempt, text: &str| Some(OutputRow { attempt, dropped: 5, output: text.into() });
     assert_eq!(store.output(id, None).unwrap(), out(2, "two"));

@@ -33,7 +33,7 @@ pub fn those_behind_are_blocked_and_the_head_is_woken(rig: &Rig) {
     assert_eq!(states(store, &ids), [TaskState::Running, TaskState::Blocked, TaskState::Blocked]);
     a.ends(store, done(&first));
     assert_eq!(states(store, &ids[1..]), [TaskState::Ready, TaskState::Blocked]);
-    assert_eq!(store.promote_due(9, true).unwrap(), 0, "no wake-up was lost");
+    assert_eq!(store.free_lines(9).unwrap(), 0, "no wake-up was lost");
 }
 
 pub fn different_resources_run_side_by_side(rig: &Rig) {
@@ -87,9 +87,9 @@ pub fn a_retry_keeps_its_place(rig: &Rig) {
     let claimed = a.claim().keyed().one(store);
     a.ends(store, retry(&claimed, secs(30)));
     assert_eq!(a.claim().keyed().ids(store), [], "those behind it wait");
-    assert_eq!(store.promote_due(9, true).unwrap(), 0);
+    assert_eq!(store.free_lines(9).unwrap(), 0);
     rig.pass(secs(31));
-    store.promote_due(9, false).unwrap();
+    store.promote_due(9).unwrap();
     let again = a.claim().keyed().one(store);
     assert_eq!(again.held.task, ids[0]);
     a.ends(store, done(&again));
@@ -105,7 +105,7 @@ pub fn with_on_retry_pass_those_behind_go_first(rig: &Rig) {
     let second = a.claim().keyed().one(store);
     assert_eq!(second.held.task, ids[1]);
     rig.pass(secs(31));
-    store.promote_due(9, false).unwrap();
+    store.promote_due(9).unwrap();
     assert_eq!(a.claim().keyed().ids(store), [], "it waits for the one that passed");
     a.ends(store, done(&second));
     assert_eq!(a.claim().keyed().ids(store), [ids[0]]);
@@ -123,7 +123,7 @@ pub fn a_failure_lets_the_line_go_on_unless_the_kind_says_block(rig: &Rig) {
             continue;
         }
         assert_eq!(next, [], "the line stands until a human acts");
-        assert_eq!(store.promote_due(9, true).unwrap(), 0);
+        assert_eq!(store.free_lines(9).unwrap(), 0);
         assert_eq!(store.task_verb(ids[0], TaskVerb::Cancel).unwrap(), VerbOutcome::Applied(TaskState::Failed));
         assert_eq!(a.claim().keyed().ids(store), [ids[1]]);
     }
@@ -188,7 +188,7 @@ pub fn a_delayed_task_joins_the_line_when_it_is_due(rig: &Rig) {
     let claimed = a.claim().keyed().one(store);
     assert_eq!(claimed.held.task, second, "nobody waits for what is not due");
     rig.pass(secs(31));
-    assert_eq!(store.promote_due(9, false).unwrap(), 1);
+    assert_eq!(store.promote_due(9).unwrap(), 1);
     assert_eq!(a.claim().keyed().ids(store), []);
     a.ends(store, done(&claimed));
     assert_eq!(a.claim().keyed().ids(store), [delayed]);
@@ -200,7 +200,7 @@ pub fn a_lost_wake_up_is_found_by_the_slow_sweep(rig: &Rig) {
     let claimed = a.claim().keyed().one(store);
     a.ends(store, done(&claimed));
     rig.block(ids[1]);
-    assert_eq!((store.promote_due(9, false).unwrap(), a.claim().keyed().ids(store)), (0, vec![]));
-    assert_eq!(store.promote_due(9, true).unwrap(), 1);
+    assert_eq!((store.promote_due(9).unwrap(), a.claim().keyed().ids(store)), (0, vec![]));
+    assert_eq!(store.free_lines(9).unwrap(), 1);
     assert_eq!(a.claim().keyed().ids(store), [ids[1]]);
 }

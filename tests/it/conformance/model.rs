@@ -227,7 +227,10 @@ impl Play<'_> {
         let span = secs(500 + 1_000 * self.rng.u64(0..2));
         let lines = self.rng.bool();
         self.both("pass", |rig| rig.pass(span));
-        self.both("promote", |rig| rig.store.promote_due(1_000, lines).unwrap());
+        self.both("promote", |rig| rig.store.promote_due(1_000).unwrap());
+        if lines {
+            self.both("free lines", |rig| rig.store.free_lines(1_000).unwrap());
+        }
         for e in self.engines.clone() {
             self.both("beat", |rig| e.is_gone(&*rig.store));
         }
@@ -315,7 +318,7 @@ impl Play<'_> {
             }
         }
         self.both("settle", |rig| rig.pass(secs(10_000)));
-        self.both("settle", |rig| rig.store.promote_due(10_000, false).unwrap());
+        self.both("settle", |rig| rig.store.promote_due(10_000).unwrap());
         // A life that began before so much time passed beats once more.
         self.both("settle", |rig| last.is_gone(&*rig.store));
         for _ in 0..1_000 {
