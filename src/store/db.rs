@@ -17,6 +17,11 @@ pub trait Db: Send {
     fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>>;
     /// Begins a transaction that will write.
     fn begin(&mut self, step: &'static str) -> StoreResult<()>;
+    /// Whether the open transaction is still the one that was begun, where a server may end one without a word; an
+    /// error says that it is not. What the statements since then answered means nothing.
+    fn verify(&mut self, _step: &'static str) -> StoreResult<()> {
+        Ok(())
+    }
     /// Commits. A connection lost here leaves the outcome unknown.
     fn commit(&mut self, step: &'static str) -> StoreResult<()>;
     /// Rolls back; a connection that cannot is marked as broken.
@@ -42,7 +47,13 @@ impl dyn Db + '_ {
         body: impl FnOnce(&mut dyn Db) -> StoreResult<T>,
     ) -> StoreResult<T> {
         self.begin(step)?;
-        match body(self) {
+        let done = match body(self) {
+            // What the body says may be made of answers that were none.
+            Err(error) if !error.is_transient() => Err(self.verify(step).err().unwrap_or(error)),
+            Ok(value) => self.verify(step).map(|()| value),
+            failed => failed,
+        };
+        match done {
             Ok(value) => self.commit(step).map(|()| value),
             Err(error) => {
                 self.rollback();

@@ -33,6 +33,12 @@
 //! * No LISTEN: a thread asks twice a second for the newest number ([`watcher`]).
 //! * On Galera `FOR UPDATE` holds on one node only, so every decision is a conditional write, and a conflict
 //!   is a deadlock of the whole transaction, at COMMIT too; reads wait for what was committed elsewhere.
+//! * On Galera a transaction that another node's commit threw out while it was between two statements is rolled
+//!   back, and the next prepared statement may answer "no rows" instead of "deadlock", or not at all (MariaDB
+//!   10.11.19). What follows would then be committed by itself, statement by statement. So there a transaction
+//!   runs without autocommit and carries a savepoint, which goes with it: without the savepoint nothing of it
+//!   counts, whatever its statements said ([`MysqlDb::verify`]). A statement that is not answered ends with the
+//!   session, after the timeout for silent clients (`conformance::galera`, all races).
 
 pub mod connect;
 pub mod errors;
@@ -161,10 +167,34 @@ impl MysqlDb {
 
     fn sort(&mut self, step: &'static str, error: &Error) -> StoreError {
         let sorted = errors::classify(step, &self.place, error);
-        if matches!(sorted, StoreError::Unknown { .. } | StoreError::Unreachable { .. }) {
-            self.broken = true;
+        match sorted {
+            // It was not told of the conflict that ended its transaction: that is tried again like any other.
+            StoreError::Unknown { step, source } if self.is_exposed() => {
+                self.broken = true;
+                StoreError::Busy { step, source }
+            }
+            StoreError::Unknown { .. } | StoreError::Unreachable { .. } => {
+                self.broken = true;
+                sorted
+            }
+            _ => sorted,
         }
-        sorted
+    }
+
+    /// Whether another node may end the open transaction without a word.
+    fn is_exposed(&self) -> bool {
+        self.in_transaction && self.server.is_galera()
+    }
+
+    /// Back to one statement, one commit, and to a session that may be silent.
+    fn calm(&mut self) {
+        let text = match (self.server.product, self.server.is_galera()) {
+            (Product::Mysql, _) => server::WAIT_LONG,
+            (_, true) => server::CALM,
+            _ => return,
+        };
+        // What was committed stays committed: a failure here only breaks the connection.
+        self.broken |= self.batch("calm the session", text).is_err();
     }
 }
 
@@ -187,34 +217,58 @@ impl Db for MysqlDb {
     }
 
     /// MySQL ends silent clients by one timeout whether they hold a transaction or not: it is short while
-    /// they do.
+    /// they do. So it is on Galera, where a transaction that is over may look as if it were not.
     fn begin(&mut self, step: &'static str) -> StoreResult<()> {
-        if self.server.product == Product::MariaDb {
-            self.word(step, "START TRANSACTION")?;
-        } else {
-            self.batch(step, &format!("SET SESSION wait_timeout = {}; START TRANSACTION", self.idle_s))?;
+        let begun = match (self.server.product, self.server.is_galera()) {
+            (Product::Mysql, _) => {
+                self.batch(step, &format!("SET SESSION wait_timeout = {}; START TRANSACTION", self.idle_s))
+            }
+            (_, true) => {
+                let silence = format!("SET SESSION wait_timeout = {}, autocommit = 0", self.idle_s);
+                let begun = self.batch(step, &format!("{silence}; START TRANSACTION; SAVEPOINT whole"));
+                // Without autocommit a statement outside of a transaction would never be committed.
+                self.broken |= begun.is_err();
+                begun
+            }
+            _ => self.word(step, "START TRANSACTION"),
+        };
+        self.in_transaction = begun.is_ok();
+        begun
+    }
+
+    /// Not prepared: of such a statement the server answers what has become of its transaction.
+    fn verify(&mut self, step: &'static str) -> StoreResult<()> {
+        if !self.is_exposed() {
+            return Ok(());
         }
-        self.in_transaction = true;
-        Ok(())
+        self.batch(step, "RELEASE SAVEPOINT whole").map_err(|error| {
+            // Who knows what the client library and the server still think of each other.
+            self.broken = true;
+            match error {
+                busy @ StoreError::Busy { .. } => busy,
+                other => StoreError::Busy { step, source: Cause(format!("the transaction was ended: {}", other.chain())) },
+            }
+        })
     }
 
     fn commit(&mut self, step: &'static str) -> StoreResult<()> {
-        let done = self.word(step, "COMMIT");
+        let is_galera = self.server.is_galera();
         self.in_transaction = false;
-        if done.is_ok() && self.server.product == Product::Mysql {
-            // What was committed stays committed: a failure here only breaks the connection.
-            self.broken |= self.word(step, server::WAIT_LONG).is_err();
+        let done = if is_galera { self.batch(step, "COMMIT") } else { self.word(step, "COMMIT") };
+        if done.is_ok() {
+            self.calm();
         }
         done
     }
 
     fn rollback(&mut self) {
         self.in_transaction = false;
-        let mut done = self.word("roll back", "ROLLBACK");
-        if done.is_ok() && self.server.product == Product::Mysql {
-            done = self.word("roll back", server::WAIT_LONG);
+        let is_galera = self.server.is_galera();
+        let done = if is_galera { self.batch("roll back", "ROLLBACK") } else { self.word("roll back", "ROLLBACK") };
+        match done {
+            Ok(()) => self.calm(),
+            Err(_) => self.broken = true,
         }
-        self.broken |= done.is_err();
     }
 }
 

@@ -52,6 +52,9 @@ pub struct Server {
 /// Ends idle connections of MySQL while they hold no transaction.
 pub const WAIT_LONG: &str = "SET SESSION wait_timeout = 28800";
 
+/// The same on Galera, where a transaction also has no autocommit.
+pub const CALM: &str = "SET SESSION wait_timeout = 28800, autocommit = 1";
+
 type Variables = BTreeMap<String, String>;
 
 fn variables(db: &mut MysqlDb, step: &'static str, names: &[&str]) -> StoreResult<Variables> {
@@ -114,6 +117,11 @@ fn parse_version(text: &str) -> (u32, u32, u32) {
 }
 
 impl Server {
+    /// Whether it is a node of a Galera cluster.
+    pub const fn is_galera(&self) -> bool {
+        self.is_galera
+    }
+
     /// The statements that set a session up; each setting only where the server knows it.
     pub fn session(&self, settings: &Settings) -> String {
         let ms = settings.statement_timeout.as_millis().max(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rekindle::clock::{Clock, SystemClock};
-use rekindle::protocol::ids::{TaskId, Token};
+use rekindle::protocol::ids::{ResourceName, TaskId, Token};
 use rekindle::protocol::task::TaskState;
 use rekindle::store::*;
 
@@ -77,7 +77,13 @@ pub fn canceling_heads_while_claiming_loses_no_wake_up(rig: &Rig) {
         }
         let left = usize::from(!got.iter().flatten().any(|claimed| claimed.held.task == ids[1]));
         let rest = engines[1].claim().keyed().run(&*rig.store);
-        assert_eq!(rest.len(), left, "round {round}: nobody woke {}", ids[1]);
+        if rest.len() != left {
+            let seen = rig.store.task(ids[1]).unwrap();
+            let name = ResourceName::new(name.clone()).unwrap();
+            let line = rig.store.resource(&name).unwrap();
+            let again = engines[1].claim().keyed().run(&*rig.store);
+            panic!("round {round}: nobody woke {}: {got:?} {seen:?} {line:?} again {again:?}", ids[1]);
+        }
         for claimed in &rest {
             engines[1].ends(&*rig.store, done(claimed));
         }
