@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use super::error::CliError;
 use super::exit::Exit;
 use super::explain::{self, ExplainArgs};
-use super::manage::*;
 use super::human::harmless;
+use super::manage::*;
 use super::{GlobalFlags, codes, finish, init_logging, output};
 
 /// What `rekindle` alone and `rekindle --help` print: one screen.

@@ -67,7 +67,7 @@ impl Finisher {
         }
         if !self.pending.is_empty() {
             self.write();
-            self.tell_the_dispatcher();
+            self.judge();
         }
         if self.shared.stop.ending() >= Ending::All {
             return false;
@@ -75,6 +75,15 @@ impl Finisher {
         let goes_on = !self.shared.stop.ends_loops() || !self.may_end();
         self.tell_the_hour(!goes_on);
         goes_on
+    }
+
+    /// After a try: whether ends can be written. What was read back as written leaves as well, and with nothing left
+    /// there is nothing that could fail once more and then succeed.
+    fn judge(&mut self) {
+        if self.pending.is_empty() {
+            self.failed = 0;
+        }
+        self.tell_the_dispatcher();
     }
 
     /// Tasks that are claimed while no end can be written (a right that was taken away, a full disk) run, and then
@@ -348,38 +357,4 @@ fn say_refused(end: &Finish) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-    use crate::engine::options::EngineOptions;
-    use crate::engine::run::{Role, build};
-    use crate::engine::shared::Phase;
-    use crate::protocol::ids::EngineName;
-    use crate::store::MemoryStore;
-
-    #[test]
-    fn nothing_is_claimed_while_no_end_can_be_written() {
-        let store = MemoryStore::new(Arc::new(ManualClock::new()));
-        let options = EngineOptions::new(EngineName::new("e").unwrap());
-        let shared = Arc::new(build(Arc::new(store), options, Role::Library, None).unwrap());
-        let mut finisher = Finisher::new(Arc::clone(&shared));
-        {
-            let mut life = shared.life.lock();
-            (life.incarnation, life.phase) = (Some(Incarnation::new(1)), Phase::Live);
-            life.lease.accept(shared.clock.lease_now());
-            life.meta = Some(shared.store.meta().unwrap());
-        }
-        let mut may_claim_after = |failed| {
-            finisher.failed = failed;
-            finisher.tell_the_dispatcher();
-            shared.may_claim().is_some()
-        };
-        assert!(may_claim_after(0), "the rig itself may claim");
-        assert!(may_claim_after(STUCK_AFTER - 1), "a hiccup stops nothing");
-        assert!(!may_claim_after(STUCK_AFTER));
-        assert!(!may_claim_after(STUCK_AFTER + 40));
-        assert!(shared.wake.1.is_empty());
-        assert!(may_claim_after(0));
-        assert!(shared.wake.1.try_recv().is_ok(), "the dispatcher hears of it at once");
-    }
-}
+mod tests;

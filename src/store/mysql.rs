@@ -246,7 +246,9 @@ impl Db for MysqlDb {
             self.broken = true;
             match error {
                 busy @ StoreError::Busy { .. } => busy,
-                other => StoreError::Busy { step, source: Cause(format!("the transaction was ended: {}", other.chain())) },
+                other => {
+                    StoreError::Busy { step, source: Cause(format!("the transaction was ended: {}", other.chain())) }
+                }
             }
         })
     }
