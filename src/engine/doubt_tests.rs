@@ -106,3 +106,18 @@ fn a_sweep_that_is_older_than_the_own_beat_counts_for_nothing() {
     assert!(watcher.watch(Duration::from_secs(5)).is_empty());
     assert!(watcher.clock.lease_now().since(began) >= Duration::from_secs(5));
 }
+
+/// The seed of then was 38643: such a claim was handed back as one that had never begun, so its attempt was not
+/// counted, and one that must not run twice would have run twice.
+#[test]
+fn what_was_claimed_and_ended_while_the_database_was_asked_is_known() {
+    let running = super::running::Running::default();
+    let before = running.known();
+    running.expect(Nonce::new(7));
+    assert!(running.settle(Nonce::new(7), vec![entry(held(7))]));
+    assert!(running.end(&held(7)).is_some());
+    running.reported([&held(7)]);
+    assert_eq!(running.unknown(&before, &[held(7), held(8)]), [held(8)], "8 was claimed, and its answer lost");
+    let before = running.known();
+    assert_eq!(running.unknown(&before, &[held(7)]), [held(7)], "what entered is remembered for one question");
+}

@@ -40,6 +40,8 @@ struct Table {
     in_flight: BTreeSet<Nonce>,
     /// Ended, with whether it ran alone.
     unreported: BTreeMap<Held, bool>,
+    /// What entered while the database is asked what this engine owns; `None` at other times.
+    entered: Option<BTreeSet<Held>>,
 }
 
 /// What an engine knew of at one moment.
@@ -77,6 +79,9 @@ impl Running {
         let mut table = self.table.lock();
         let is_known = table.in_flight.remove(&nonce);
         for entry in claimed.into_iter().filter(|_| is_known) {
+            if let Some(entered) = &mut table.entered {
+                entered.insert(entry.task.held);
+            }
             table.entries.insert(entry.task.held.task, entry);
         }
         self.changed.notify_all();
@@ -178,19 +183,27 @@ impl Running {
         table.entries.is_empty() && table.unreported.is_empty()
     }
 
-    /// Whether this engine knows the claim: it holds it, waits for its answer, or still has to report it.
-    pub fn knows(&self, held: &Held) -> bool {
-        let table = self.table.lock();
-        table.in_flight.contains(&held.nonce)
-            || table.unreported.contains_key(held)
-            || table.entries.get(&held.task).is_some_and(|entry| entry.task.held == *held)
-    }
-
-    /// All that [`Running::knows`] at this moment.
+    /// What this engine knows now, before the database is asked what it owns; from here on it is remembered what
+    /// enters, until [`Running::unknown`].
     pub fn known(&self) -> Known {
-        let table = self.table.lock();
+        let mut table = self.table.lock();
+        table.entered = Some(BTreeSet::new());
         let held = table.entries.values().map(|entry| entry.task.held).chain(table.unreported.keys().copied());
         Known { held: held.collect(), nonces: table.in_flight.clone() }
+    }
+
+    /// What of the answer was never in this engine's hands. What ended since is only in `before`, what was claimed
+    /// since only in the table, and what was claimed *and* ended since only in what entered: its attempt began, so
+    /// it must not be handed back as one that never did.
+    pub fn unknown(&self, before: &Known, owned: &[Held]) -> Vec<Held> {
+        let mut table = self.table.lock();
+        let entered = table.entered.take().unwrap_or_default();
+        let is_here = |held: &Held| {
+            table.in_flight.contains(&held.nonce)
+                || table.unreported.contains_key(held)
+                || table.entries.get(&held.task).is_some_and(|entry| entry.task.held == *held)
+        };
+        owned.iter().filter(|held| !before.has(held) && !entered.contains(held) && !is_here(held)).copied().collect()
     }
 
     fn holds_nothing(&self) -> bool {

@@ -346,17 +346,15 @@ impl Sweeper {
     fn reconcile(&mut self) -> StoreResult<()> {
         let Some(incarnation) = self.shared.live() else { return Ok(()) };
         self.shared.reconcile.store(false, Ordering::Release);
-        // Known before the read or after it: what ended meanwhile is only in the first, what was claimed
-        // meanwhile only in the second.
         let raised = self.shared.life().meta.map(|meta| meta.raised_epoch);
         let is_raised = raised.is_some_and(|raised| raised > *self.shared.verified.lock());
         if is_raised && !planted(Bug::ClaimUnverified) {
             self.shared.running.forget_in_flight();
         }
         let before = self.shared.running.known();
-        let owned = self.call("read what is owned", move |store| store.owned(incarnation))?;
-        let unknown: Vec<Held> =
-            owned.iter().filter(|held| !before.has(held) && !self.shared.running.knows(held)).copied().collect();
+        let owned = self.call("read what is owned", move |store| store.owned(incarnation));
+        let unknown = self.shared.running.unknown(&before, owned.as_deref().unwrap_or_default());
+        let owned = owned?;
         self.drop_foreign(&before.held, &owned.iter().copied().collect());
         if let Some(raised) = raised {
             let mut verified = self.shared.verified.lock();
