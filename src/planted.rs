@@ -84,6 +84,9 @@ bugs! {
     /// An engine that comes back waits for its registration as for any statement (found by the simulator: one
     /// that was sent into the end of an outage, and the former life was fenced by a peer meanwhile).
     SlowReturn = "slow-return";
+    /// An engine whose name is taken keeps what it remembers to itself (found by the simulator: two failovers, and
+    /// the only one left that had seen the epoch between them was waiting for its name; tokens were given out again).
+    MemoryUnheard = "memory-unheard";
 }
 
 /// Whether this bug is planted. It never is.

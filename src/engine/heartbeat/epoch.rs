@@ -7,7 +7,7 @@ use super::Heartbeat;
 use crate::engine::lane::Lane;
 use crate::planted::{Bug, planted};
 use crate::protocol::ids::Epoch;
-use crate::store::BeatAnswer;
+use crate::store::{BeatAnswer, Meta};
 
 /// The thread that raises an epoch makes one call.
 const RAISE_STACK: usize = 256 << 10;
@@ -15,13 +15,7 @@ const RAISE_STACK: usize = 256 << 10;
 impl Heartbeat {
     /// Why the database may have lost commits, if it may.
     pub(super) fn doubt(&self, answer: &BeatAnswer, went_back: bool) -> Option<&'static str> {
-        if !answer.meta.identity_matches {
-            Some("the database's identity changed")
-        } else if answer.meta.epoch < self.shared.known_epoch.lock().epoch {
-            Some("the epoch went back")
-        } else if self.shared.known_epoch.lock().is_twin(&answer.meta) && !planted(Bug::EpochTwin) {
-            Some("the epoch is another one of the same number")
-        } else {
+        self.doubt_of(&answer.meta).or_else(|| {
             let mut doubted = self.shared.doubted.lock();
             if went_back {
                 *doubted = Some(answer.meta.epoch);
@@ -29,14 +23,43 @@ impl Heartbeat {
             // The next counters go forward again; the doubt stays until the epoch has been raised for it. One
             // that was raised to forget resources is no answer.
             doubted.filter(|epoch| answer.meta.raised_epoch <= *epoch).map(|_| "a heartbeat counter went back")
+        })
+    }
+
+    /// The same, from what this engine remembers alone.
+    fn doubt_of(&self, meta: &Meta) -> Option<&'static str> {
+        let known = self.shared.known_epoch.lock();
+        if !meta.identity_matches {
+            Some("the database's identity changed")
+        } else if meta.epoch < known.epoch {
+            Some("the epoch went back")
+        } else if known.is_twin(meta) && !planted(Bug::EpochTwin) {
+            Some("the epoch is another one of the same number")
+        } else {
+            None
+        }
+    }
+
+    /// An engine whose name is taken remembers no less than others: it may be the only one left that has seen the
+    /// tokens of a database that was lost. A raise needs no life.
+    pub(super) fn raise_from_memory(&mut self) {
+        if self.shared.known_epoch.lock().epoch.as_i64() == 0 || planted(Bug::MemoryUnheard) {
+            return;
+        }
+        let timeout = self.shared.options.timing.query_timeout();
+        // Whatever keeps it from being read is met again, and said, by the next registration.
+        if let Ok(meta) = self.lane.call("read meta", timeout, |store| store.meta())
+            && let Some(reason) = self.doubt_of(&meta)
+        {
+            self.raise(&meta, reason);
         }
     }
 
     /// Raises the epoch if the database may have lost commits, and has what is held checked after a raise.
     pub(super) fn check_epoch(&self, answer: &BeatAnswer, doubt: Option<&'static str>) {
         let meta = &answer.meta;
-        let known = self.shared.known_epoch.lock().epoch;
         let Some(reason) = doubt else {
+            let known = self.shared.known_epoch.lock().epoch;
             if meta.epoch > known && known.as_i64() > 0 {
                 self.shared.reconcile.store(true, Ordering::Release);
             }
@@ -44,12 +67,17 @@ impl Heartbeat {
             return;
         };
         self.shared.reconcile.store(true, Ordering::Release);
+        self.raise(meta, reason);
+    }
+
+    fn raise(&self, meta: &Meta, reason: &'static str) {
         if self.shared.raising.swap(true, Ordering::AcqRel) {
             // One raise at a time; the next beat tells whether it is still needed.
             return;
         }
         log::error!("{reason}: commits may be lost, raising the epoch");
         let (shared, from) = (Arc::clone(&self.shared), meta.epoch);
+        let known = shared.known_epoch.lock().epoch;
         let at_least = Epoch::new(known.as_i64().max(from.as_i64()) + 1);
         // Not on the beat's own lane: a raise that hangs must not cost a heartbeat.
         let spawned = crate::turns::spawn("raise-epoch", RAISE_STACK, move || {

@@ -186,6 +186,7 @@ impl Heartbeat {
             self.former = Some((namesake.incarnation, proof));
             return Ok(self.in_(Duration::ZERO));
         }
+        self.raise_from_memory();
         if let Some(step) = self.watch_namesake(namesake) {
             return Ok(step);
         }
