@@ -32,3 +32,23 @@ fn no_program_contains_planted_bugs() {
         }
     }
 }
+
+/// What the compiler says of the file alone, as it would be built with the feature.
+fn compiled_with_the_feature(debug_assertions: &str) -> String {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let out = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(rustc);
+    command.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--cfg", "feature=\"planted\""]);
+    command.arg(format!("-Cdebug-assertions={debug_assertions}")).arg("--out-dir").arg(out.path());
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/planted.rs"));
+    String::from_utf8(command.output().unwrap().stderr).unwrap()
+}
+
+#[test]
+fn a_build_without_debug_assertions_refuses_the_feature() {
+    let refusal = "planted bugs are for tests";
+    let release = compiled_with_the_feature("no");
+    assert!(release.contains(refusal), "{release}");
+    let debug = compiled_with_the_feature("yes");
+    assert!(!debug.contains(refusal), "{debug}");
+}
