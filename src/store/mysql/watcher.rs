@@ -2,7 +2,12 @@
 //!
 //! A thread of its own asks for the newest numbers, because the asking may hang against a frozen server while
 //! whoever waits for the watcher must not. It ends with the watcher; one that hangs ends when its call does.
+//!
+//! It rings by a byte in a pipe: a byte for each change that nobody has taken yet, so there is one at most, and an
+//! end of file when the thread is over.
 
+use std::io::{PipeReader, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +34,7 @@ struct Seen {
 
 struct Poller {
     seen: Arc<Seen>,
+    bell: PipeReader,
     // Dropped with the watcher: the thread sees it and ends.
     _stop: Sender<()>,
 }
@@ -37,6 +43,11 @@ struct Poller {
 pub fn start(mut db: MysqlDb) -> StoreResult<Box<dyn Watcher>> {
     let seen = Arc::new(Seen::default());
     let (stop, stopped) = bounded::<()>(0);
+    let refused = |error: std::io::Error| StoreError::Unreachable {
+        place: "the database".into(),
+        source: Cause(format!("no thread or pipe: {error}")),
+    };
+    let (bell, mut rope) = std::io::pipe().map_err(refused)?;
     let theirs = Arc::clone(&seen);
     // Before anybody can add what he then waits for.
     let mut last = newest(&mut db)?;
@@ -46,7 +57,9 @@ pub fn start(mut db: MysqlDb) -> StoreResult<Box<dyn Watcher>> {
                 Ok(now) if now == last => {}
                 Ok(now) => {
                     last = now;
-                    theirs.changed.store(true, Ordering::Release);
+                    if !theirs.changed.swap(true, Ordering::AcqRel) && rope.write_all(b"!").is_err() {
+                        return;
+                    }
                 }
                 Err(error) => {
                     *theirs.failed.lock() = Some(error);
@@ -55,10 +68,8 @@ pub fn start(mut db: MysqlDb) -> StoreResult<Box<dyn Watcher>> {
             }
         }
     };
-    std::thread::Builder::new().name("watcher-db".into()).stack_size(STACK).spawn(body).map_err(|error| {
-        StoreError::Unreachable { place: "the database".into(), source: Cause(format!("no thread: {error}")) }
-    })?;
-    Ok(Box::new(Poller { seen, _stop: stop }))
+    std::thread::Builder::new().name("watcher-db".into()).stack_size(STACK).spawn(body).map_err(refused)?;
+    Ok(Box::new(Poller { seen, bell, _stop: stop }))
 }
 
 /// The newest task, and the newest end of an attempt that was not the good last one: a takeover and a
@@ -70,9 +81,18 @@ fn newest(db: &mut dyn Db) -> StoreResult<(i64, i64)> {
 
 impl Watcher for Poller {
     fn has_changed(&mut self) -> StoreResult<bool> {
-        match self.seen.failed.lock().take() {
-            Some(error) => Err(error),
-            None => Ok(self.seen.changed.swap(false, Ordering::AcqRel)),
+        if let Some(error) = self.seen.failed.lock().take() {
+            return Err(error);
         }
+        let has_changed = self.seen.changed.swap(false, Ordering::AcqRel);
+        if has_changed {
+            // Its byte is there, or will be in a moment.
+            let _ = self.bell.read(&mut [0]);
+        }
+        Ok(has_changed)
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.bell.as_fd())
     }
 }
