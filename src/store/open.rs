@@ -8,6 +8,10 @@ use super::pool::Settings;
 use crate::config::Backend;
 
 /// Chooses the backend by the scheme of the URLs; all must be of one backend. Connects to nothing yet.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    expect(unused_variables, reason = "the simulator is built without a database")
+)]
 pub fn open(places: Vec<Settings>, beats: Vec<Settings>, connections: u32) -> StoreResult<Arc<dyn Store>> {
     let Some(first) = places.first() else {
         return Err(StoreError::Refused("no database URL is configured".into()));
