@@ -16,6 +16,8 @@
 mod beat;
 mod epoch;
 mod register;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

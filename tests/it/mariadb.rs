@@ -88,6 +88,39 @@ fn a_row_that_is_matched_counts_also_where_nothing_changes() {
     assert_eq!(run(&mut connect(&database), "UPDATE meta SET protocol = protocol WHERE one = 1"), 1);
 }
 
+/// Under the server's default a range that one session has locked keeps every other from adding to it.
+#[test]
+fn a_locked_range_keeps_nobody_from_adding_to_it() {
+    let Some(database) = fresh(Database::migrated) else { return };
+    let (mut one, mut other) = (connect(&database), connect(&database));
+    run(&mut one, "INSERT INTO resource (name) VALUES ('b'), ('d')");
+    one.begin("a test").unwrap();
+    assert_eq!(rows(&mut one, "SELECT name FROM resource WHERE name BETWEEN 'a' AND 'e' FOR UPDATE").len(), 2);
+    assert_eq!(run(&mut other, "INSERT INTO resource (name) VALUES ('c')"), 1);
+    // And what others have committed is seen at once.
+    assert_eq!(number(&mut one, "SELECT count(*) FROM resource"), 3);
+    one.rollback();
+}
+
+/// The texts are the server's: these are the ones that it says today.
+#[test]
+fn a_lock_that_is_held_and_a_statement_that_takes_too_long_are_worth_another_try() {
+    let Some(database) = fresh(Database::migrated) else { return };
+    let hasty = Settings { statement_timeout: Duration::from_secs(1), ..database.settings.clone() };
+    let (mut one, mut other) = (connect(&database), MysqlDb::open(&hasty).unwrap());
+    one.begin("a test").unwrap();
+    run(&mut one, "UPDATE meta SET protocol = protocol + 1");
+    for text in ["UPDATE meta SET protocol = protocol + 1", "SELECT SLEEP(5)"] {
+        let error = other.query("a test", &sql(text)).unwrap_err();
+        assert!(matches!(error, StoreError::Busy { .. }), "{text}: {error:?}");
+        assert!(!other.is_broken(), "{text}: the session goes on");
+    }
+    run(&mut one, "SET SESSION max_statement_time = 0");
+    one.rollback();
+    let error = one.execute("a test", &sql("UPDATE nobody SET a = 1")).unwrap_err();
+    assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
+}
+
 #[test]
 fn a_migration_that_was_cut_in_the_middle_runs_again() {
     for whole in [false, true] {

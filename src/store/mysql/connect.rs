@@ -19,7 +19,7 @@ use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
 use crate::store::patience::{NoAnswer, within};
 use crate::store::pool::Settings;
-use crate::store::sql::Sql;
+use crate::store::sql::{Row, Sql};
 
 /// See the module.
 const HANGING_MAX: usize = 16;
@@ -132,13 +132,15 @@ pub fn check_client(db: &mut MysqlDb) -> StoreResult<()> {
             ANSWER.get_or_init(|| answer).clone()
         }
     };
-    answer.map_err(|what| {
-        StoreError::Refused(format!(
-            "the client library {} returns wrong data ({what}): install another release of it \
-             (libmariadb 3.3.20 or newer)",
-            client_version()
-        ))
-    })
+    answer.map_err(|what| refusal(&what))
+}
+
+fn refusal(what: &str) -> StoreError {
+    StoreError::Refused(format!(
+        "the client library {} returns wrong data ({what}): install another release of it \
+         (libmariadb 3.3.20 or newer)",
+        client_version()
+    ))
 }
 
 /// Its version, for people.
@@ -148,18 +150,23 @@ pub fn client_version() -> String {
     text.to_string_lossy().into_owned()
 }
 
+const LENGTHS: [usize; 8] = [1, 70_000, 0, 255, 256, 40_000, 3, 1_000];
+
 /// Texts, bytes and NULLs of many lengths in several rows. Without binds: MariaDB 10.11.19 dies of a
 /// statement that has them in the columns of a UNION.
 fn round_trip(db: &mut MysqlDb) -> StoreResult<Result<(), String>> {
-    const LENGTHS: [usize; 8] = [1, 70_000, 0, 255, 256, 40_000, 3, 1_000];
     let parts: Vec<_> = LENGTHS.iter().enumerate().map(|(at, l)| format!("SELECT {at} AS n, {l} AS l")).collect();
     let text = format!(
         "SELECT d.n, REPEAT('ä', d.l), REPEAT(CAST('b' AS BINARY), d.l), NULL, d.l FROM ({}) d ORDER BY d.n",
         parts.join(" UNION ALL ")
     );
-    let rows = db.query("check the client library", &Sql { text, binds: Vec::new() })?;
+    Ok(is_whole(db.query("check the client library", &Sql { text, binds: Vec::new() })?))
+}
+
+/// Whether the rows came as they were asked for; else what is wrong with them.
+fn is_whole(rows: Vec<Row>) -> Result<(), String> {
     if rows.len() != LENGTHS.len() {
-        return Ok(Err(format!("{} rows instead of {}", rows.len(), LENGTHS.len())));
+        return Err(format!("{} rows instead of {}", rows.len(), LENGTHS.len()));
     }
     for (at, (mut row, length)) in rows.into_iter().zip(LENGTHS).enumerate() {
         let (number, text, bytes) = (row.int(), row.text(), row.bytes());
@@ -170,8 +177,44 @@ fn round_trip(db: &mut MysqlDb) -> StoreResult<Result<(), String>> {
             && nothing.is_none()
             && usize::try_from(said) == Ok(length);
         if !whole {
-            return Ok(Err(format!("row {at}: {} and {} bytes instead of {length}", text.len() / 2, bytes.len())));
+            return Err(format!("row {at}: {} and {} bytes instead of {length}", text.len() / 2, bytes.len()));
         }
     }
-    Ok(Ok(()))
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sql::Value;
+
+    /// The rows as a library returns them that `spoils` some.
+    fn rows(spoils: impl Fn(usize) -> bool) -> Vec<Row> {
+        let row = |(at, length): (usize, usize)| {
+            let part = |text: &str| if spoils(at) { Vec::new() } else { text.repeat(length).into_bytes() };
+            Row::new(vec![
+                Value::Int(at as i64),
+                Value::Bytes(part("ä")),
+                Value::Bytes(part("b")),
+                Value::Null,
+                Value::Int(length as i64),
+            ])
+        };
+        LENGTHS.into_iter().enumerate().map(row).collect()
+    }
+
+    /// CONC-821, as libmariadb 3.3.19 and 3.4.9 have it: texts and bytes of some rows are empty, without an error.
+    #[test]
+    fn a_client_library_that_empties_texts_is_refused_by_its_version() {
+        assert_eq!(is_whole(rows(|_| false)), Ok(()));
+        for bad in 0..LENGTHS.len() {
+            let answer = is_whole(rows(|at| at == bad));
+            assert_eq!(answer.is_ok(), LENGTHS[bad] == 0, "row {bad} of {} is empty", LENGTHS[bad]);
+        }
+        assert_eq!(is_whole(rows(|_| false).split_off(1)), Err("7 rows instead of 8".to_owned()));
+        let what = is_whole(rows(|at| at == 1)).unwrap_err();
+        let StoreError::Refused(text) = refusal(&what) else { panic!("it is refused") };
+        assert!(text.contains(&client_version()) && text.contains("row 1: 0 and 0 bytes instead of 70000"), "{text}");
+        assert!(client_version().starts_with(|c: char| c.is_ascii_digit()), "{}", client_version());
+    }
 }
