@@ -184,6 +184,7 @@ mod mariadb {
             a_schema_that_is_newer_is_refused_with_78
             engines_that_start_together_set_an_empty_database_up;
         stops:
+            an_engine_that_ends_adds_what_it_did_to_the_hour
             drain_pause_and_stop_are_obeyed_with_the_next_beat;
         lines:
             two_engines_never_own_a_resource_at_once_and_keep_its_order;
@@ -219,11 +220,16 @@ mod own_postgres {
     }
 }
 
-/// A pooler in transaction mode sits between.
+/// A pooler in transaction mode sits between. Left out is what only processes do, and who is let in: that is
+/// between an engine and the pooler's own list of users.
 mod pgbouncer {
     network_cases!(super::rig::on_pgbouncer);
     run_all! {
         super::rig::on_pgbouncer:
+        epochs:
+            an_operators_raise_of_the_epoch_holds_claims_until_it_is_settled;
+        chaos:
+            no_task_is_lost_and_none_runs_twice_at_once_under_random_faults;
         kills:
             a_killed_engine_is_proved_dead_and_its_task_runs_elsewhere_within_a_second
             after_the_death_of_both_tasks_die_and_a_peer_fences_by_expiry
@@ -240,11 +246,16 @@ mod pgbouncer {
         outages:
             connections_that_are_ended_disturb_nothing;
         places:
+            a_schema_that_is_newer_is_refused_with_78
+            an_engine_of_another_cluster_is_refused_with_78
+            a_schema_that_becomes_newer_later_does_not_stop_who_works
             engines_that_start_together_set_an_empty_database_up;
         poison:
             a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
         stops:
             a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
+            an_engine_that_ends_adds_what_it_did_to_the_hour
+            what_still_runs_at_the_deadline_of_a_drain_is_handed_back
             drain_pause_and_stop_are_obeyed_with_the_next_beat;
     }
 }
@@ -253,7 +264,9 @@ mod own_pgbouncer {
     run_all! {
         super::rig::on_own_pgbouncer:
         outages:
+            a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself
             a_pooler_that_is_started_again_disturbs_nothing
             a_pooler_that_is_away_for_long_kills_what_runs_and_the_work_goes_on_by_itself
             a_pooler_that_is_away_stops_nothing_where_beats_go_round_it;
