@@ -91,6 +91,7 @@ impl Engine {
         guard: Option<GuardLink>,
     ) -> Result<Self, EngineError> {
         let shared = Arc::new(build(store, options, role, guard)?);
+        shared.pulses.begin(shared.clock.lease_now());
         let mut loops = vec![
             spawn("dispatcher", &shared, dispatcher::dispatch_loop)?,
             spawn("sweeper", &shared, sweeper::sweep_loop)?,

@@ -273,6 +273,7 @@ pub(super) fn start(u: usize) {
     let commands = Arc::new(PlayedCommands::new(u, life, clock));
     let guard = Arc::new(Link { unit: u, life });
     let shared = Arc::new(share(store, options, place, known, Some(commands), Some(guard)));
+    shared.pulses.begin(crate::clock::Clock::lease_now(&clock));
     with(|w| {
         trace!(w, "{} starts, life {life}", w.units[u].name);
         w.units[u].shared = Some(Arc::clone(&shared));
