@@ -34,8 +34,14 @@ pub(super) struct Checker {
     written: BTreeSet<(TaskId, Nonce)>,
     started: BTreeSet<(TaskId, u32)>,
     beats: BTreeMap<Incarnation, u64>,
+    /// When lives ended, whatever ended them.
+    ended_at: Vec<u64>,
     has_failed_over: bool,
 }
+
+/// For so long a sweep's count of the living may be in use: the call itself, and what the sweeper does before it
+/// fences.
+const COUNT_AGE: u64 = 3 * S;
 
 /// Whether this claim stands.
 pub(super) fn is_current(s: &State, held: &Held) -> bool {
@@ -105,9 +111,15 @@ impl Checker {
 
     /// It ended. An operator's fence may be lost by a failover with the engine none the wiser.
     pub(super) fn fenced(&mut self, incarnation: Incarnation, proof: Proof) {
+        self.ended();
         if proof != Proof::Operator {
             self.dead.insert(incarnation);
         }
+    }
+
+    /// A life is over.
+    pub(super) fn ended(&mut self) {
+        self.ended_at.push(now());
     }
 
     /// I2, I3 and I4 for a claim.
@@ -230,10 +242,13 @@ impl World {
         // A newcomer that watched its own namesake for T does not wait for others.
         let store = self.store();
         let by_namesake = store.edit(|s| s.engines.get(&dead).is_some_and(|e| e.said.name.as_str() == fence.by));
-        if !self.plan.steps_db_clock
+        // Who ended a moment ago was alive when the observer counted: what then was half is more than that now.
+        let gone = self.check.ended_at.iter().filter(|at| now() - **at < COUNT_AGE).count();
+        let counts_lag = self.plan.steps_db_clock || self.plan.lag || self.plan.stale_sweeps;
+        if !counts_lag
             && !by_namesake
             && quiet >= 3
-            && quiet * 2 > live.len() + 1
+            && quiet * 2 > live.len() + 1 + gone
             && age.is_some_and(|age| age < takeover * 2)
             && self.check.beats.len() > 3
         {

@@ -67,6 +67,10 @@ pub(super) fn play() {
         Fault::Stuck => stick(u, span * 2),
         Fault::FailOver => {
             failover::fail_over();
+            // One that follows closely loses also what the engines made of the first.
+            if let Some(after) = with(|w| w.rng.percent(30).then(|| w.rng.range(100 * MS, 4 * S))) {
+                with(|w| w.after(after.min(HEAL_AT - now()), failover::fail_over));
+            }
             if with(|w| w.rng.percent(40)) {
                 cut(u, Link::OnlyBeats, span.max(6 * S).min(HEAL_AT - now()));
             }

@@ -81,7 +81,10 @@ impl Store for SimStore {
     fn register(&self, r: &Registration) -> StoreResult<RegisterOutcome> {
         let out = self.write(|s| s.register(r));
         if let Some(former) = &r.former {
-            with(|w| w.check_clean(former.incarnation, "a new life ended the former one"));
+            with(|w| {
+                w.check_clean(former.incarnation, "a new life ended the former one");
+                w.check.ended();
+            });
         }
         trace!(
             "{} register {}: {}",
@@ -168,7 +171,10 @@ impl Store for SimStore {
         self.write(|s| s.find_orphans(every))
     }
     fn stop(&self, incarnation: Incarnation) -> StoreResult<bool> {
-        with(|w| w.check_clean(incarnation, "it said goodbye"));
+        with(|w| {
+            w.check_clean(incarnation, "it said goodbye");
+            w.check.ended();
+        });
         let out = self.write(|s| s.stop(incarnation));
         trace!("{incarnation} stops: {out:?}");
         out
@@ -210,7 +216,8 @@ impl Store for SimStore {
         let mine: Vec<bool> = self.inner.edit(|s| ends.iter().map(|e| super::check::is_current(s, &e.held)).collect());
         let out = self.write(|s| s.finish(who, ends));
         for ((end, outcome), mine) in ends.iter().zip(out.iter().flatten()).zip(mine) {
-            trace!("{} finishes {} ({}) {}: {outcome:?}", who.name, end.held.task, end.held.token, end.result);
+            let free = if end.unstarted { ", free" } else { "" };
+            trace!("{} finishes {} ({}) {}{free}: {outcome:?}", who.name, end.held.task, end.held.token, end.result);
             with(|w| {
                 if *outcome == FinishOutcome::Refused && !end.unstarted && !w.check.has_written(&end.held) {
                     w.stats.refused += 1;
