@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::api::{Store, StoreResult};
 use super::error::StoreError;
 use super::pool::Settings;
+#[cfg(any(test, feature = "sqlite", feature = "postgres", feature = "mysql"))]
 use crate::config::Backend;
 
 /// Chooses the backend by the scheme of the URLs; all must be of one backend. Connects to nothing yet.
