@@ -301,7 +301,8 @@ pub fn watch_loop(shared: &Arc<Shared>) {
                     eager = (eager * 2).min(WATCH_INTERVAL);
                 }
             }
-            Ok(false) if open.bell().is_some() => pause = Duration::ZERO,
+            // It rang for something else, or did not ring: one that rings for ever must not make this spin.
+            Ok(false) if open.bell().is_some() => pause = EAGER_INTERVAL,
             Ok(false) => {}
             Err(error) => {
                 log::debug!("the watcher lost its connection: {}", error.chain());

@@ -1,7 +1,10 @@
 //! Schema, server and wake-up of PostgreSQL.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::pg::Pg;
+use nix::sys::socket::{SockaddrStorage, getpeername, getsockname};
 
 use super::{IDENTITY, Postgres, PostgresOpener};
 use crate::store::api::{StoreResult, Watcher};
@@ -100,7 +103,11 @@ impl Backend for PostgresOpener {
             return Ok(Box::new(Deaf));
         }
         db.connection.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(|e| db.sort("listen", e))?;
-        Ok(Box::new(Listener { db }))
+        let bell = socket_of(&mut db);
+        if bell.is_none() {
+            log::debug!("the socket that PostgreSQL writes to was not found: looking for its notices now and then");
+        }
+        Ok(Box::new(Listener { db, bell }))
     }
 
     /// Its own statement after the commit it tells of: inside a busy transaction NOTIFY takes a lock that
@@ -119,8 +126,29 @@ impl Watcher for Deaf {
     }
 }
 
+/// The socket of a connection, which diesel does not show: the one whose own port is the one that the server sees.
+/// `None` by a Unix socket, through a proxy, or where two have that port; then nobody rings.
+fn socket_of(db: &mut Postgres) -> Option<OwnedFd> {
+    let db: &mut dyn Db = db;
+    let sql = db.stmt().sql("SELECT inet_client_port()::bigint");
+    let port = u16::try_from(db.first("look at the connection", &sql).ok()??.opt_int()?).ok()?;
+    let numbers = std::fs::read_dir("/proc/self/fd").ok()?.flatten();
+    let numbers: Vec<i32> = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let has_port = |number: &i32| {
+        let own = getsockname::<SockaddrStorage>(*number).ok();
+        let own = own.and_then(|at| at.as_sockaddr_in().map(|a| a.port()).or(at.as_sockaddr_in6().map(|a| a.port())));
+        own == Some(port) && getpeername::<SockaddrStorage>(*number).is_ok()
+    };
+    let found: Vec<i32> = numbers.into_iter().filter(has_port).collect();
+    let [only] = found[..] else { return None };
+    // SAFETY: it was open just now, and is borrowed for one call. If another thread closed it meanwhile, what is
+    // copied is somebody else's: then it rings for nothing, or never, and the loop looks now and then in any case.
+    unsafe { BorrowedFd::borrow_raw(only) }.try_clone_to_owned().ok()
+}
+
 struct Listener {
     db: Postgres,
+    bell: Option<OwnedFd>,
 }
 
 impl Watcher for Listener {
@@ -141,5 +169,9 @@ impl Watcher for Listener {
             Some(error) => Err(self.db.sort("listen", error)),
             None => Ok(changed),
         }
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(OwnedFd::as_fd)
     }
 }

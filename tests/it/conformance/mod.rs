@@ -192,6 +192,17 @@ macro_rules! watcher_cases {
     };
 }
 
+/// Of watchers that ring.
+macro_rules! bell_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            texts:
+                a_watcher_rings_for_what_others_add_and_then_is_quiet;
+        }
+    };
+}
+
 /// Cases of databases that have a schema; they begin with an empty one.
 macro_rules! schema_cases {
     ($on:path) => {
@@ -221,6 +232,7 @@ mod sqlite {
     store_cases!(crate::support::databases::on_sqlite);
     model_cases!(crate::support::databases::on_sqlite);
     watcher_cases!(crate::support::databases::on_sqlite);
+    bell_cases!(crate::support::databases::on_sqlite);
     schema_cases!(crate::support::databases::on_empty_sqlite);
 }
 
@@ -228,6 +240,7 @@ mod mariadb {
     store_cases!(crate::support::databases::on_mariadb);
     model_cases!(crate::support::databases::on_mariadb);
     watcher_cases!(crate::support::databases::on_mariadb);
+    bell_cases!(crate::support::databases::on_mariadb);
     schema_cases!(crate::support::databases::on_empty_mariadb);
 }
 
@@ -235,6 +248,7 @@ mod postgres {
     store_cases!(crate::support::databases::on_postgres);
     model_cases!(crate::support::databases::on_postgres);
     watcher_cases!(crate::support::databases::on_postgres);
+    bell_cases!(crate::support::databases::on_postgres);
     schema_cases!(crate::support::databases::on_empty_postgres);
 }
 
@@ -256,6 +270,7 @@ mod pgbouncer {
 mod galera {
     store_cases!(crate::support::databases::on_galera);
     watcher_cases!(crate::support::databases::on_galera);
+    bell_cases!(crate::support::databases::on_galera);
     schema_cases!(crate::support::databases::on_empty_galera);
 }
 

@@ -89,6 +89,27 @@ pub fn a_watcher_sees_what_others_add(rig: &Rig) {
     crate::support::wait_until(secs(10), || watcher.has_changed().unwrap());
 }
 
+/// Where somebody tells: a loop that waits for it wakes for a change, and for nothing else.
+pub fn a_watcher_rings_for_what_others_add_and_then_is_quiet(rig: &Rig) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let rings = |watcher: &dyn Watcher| {
+        let bell = watcher.bell().expect("this database tells");
+        poll(&mut [PollFd::new(bell, PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() == 1
+    };
+    let mut watcher = rig.store.watcher().unwrap();
+    for _ in 0..3 {
+        crate::support::wait_until(secs(10), || {
+            watcher.has_changed().unwrap();
+            !rings(&*watcher)
+        });
+        let other = rig.another();
+        task().add(&*other);
+        other.wake().unwrap();
+        crate::support::wait_until(secs(10), || rings(&*watcher));
+        assert!(watcher.has_changed().unwrap());
+    }
+}
+
 pub fn a_watcher_sees_what_a_takeover_made_ready(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     task().add(store);
