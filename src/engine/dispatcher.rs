@@ -272,6 +272,8 @@ pub fn watch_loop(shared: &Arc<Shared>) {
     // Connecting may hang, like every other call.
     let mut lane = Lane::new("watch", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
     let mut watcher = None;
+    // The first look waits for no bell: what came while the watcher was set up may have rung already.
+    let mut is_new = true;
     let mut pause = WATCH_INTERVAL;
     let (mut eager, mut changed_at) = (EAGER_INTERVAL, shared.clock.lease_now());
     while !shared.stop.wait(super::stop::Ending::Loops, pause) {
@@ -279,12 +281,13 @@ pub fn watch_loop(shared: &Arc<Shared>) {
         let Some(open) = &mut watcher else {
             let timeout = shared.options.timing.query_timeout().max(Duration::from_secs(1));
             watcher = lane.call("watch", timeout, |store| store.watcher()).ok();
+            (is_new, pause) = (true, Duration::ZERO);
             if watcher.is_none() {
                 shared.stop.wait(super::stop::Ending::Loops, Duration::from_secs(2));
             }
             continue;
         };
-        if let Some(bell) = open.bell()
+        if let Some(bell) = open.bell().filter(|_| !std::mem::take(&mut is_new))
             && shared.stop.wait_readable(bell, BELL_INTERVAL)
         {
             return;

@@ -102,8 +102,9 @@ impl Backend for PostgresOpener {
         if !self.hears(&db) {
             return Ok(Box::new(Deaf));
         }
-        db.connection.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(|e| db.sort("listen", e))?;
         let bell = socket_of(&mut db);
+        // Last: what is noticed while another statement is answered waits in the library, where no socket tells of it.
+        db.connection.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(|e| db.sort("listen", e))?;
         if bell.is_none() {
             log::debug!("the socket that PostgreSQL writes to was not found: looking for its notices now and then");
         }
