@@ -207,9 +207,9 @@ mod tests {
     #[test]
     fn a_client_library_that_empties_texts_is_refused_by_its_version() {
         assert_eq!(is_whole(rows(|_| false)), Ok(()));
-        for bad in 0..LENGTHS.len() {
+        for (bad, length) in LENGTHS.into_iter().enumerate() {
             let answer = is_whole(rows(|at| at == bad));
-            assert_eq!(answer.is_ok(), LENGTHS[bad] == 0, "row {bad} of {} is empty", LENGTHS[bad]);
+            assert_eq!(answer.is_ok(), length == 0, "row {bad} of {length} is empty");
         }
         assert_eq!(is_whole(rows(|_| false).split_off(1)), Err("7 rows instead of 8".to_owned()));
         let what = is_whole(rows(|at| at == 1)).unwrap_err();
