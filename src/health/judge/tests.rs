@@ -92,7 +92,7 @@ fn engines_alive_dead_and_late() {
         shown(Mode::Engines, &s, &thresholds(Mode::Engines, "4:", "2:", None)),
         "REKINDLE ENGINES WARNING - 4 of 5 engines alive; app3 fenced since 13:58 (4m10s) by app1 (expiry), \
          its 3 tasks were taken over | engines_alive=4;4:;2:;0 engines_dead=1;0;;0 engines_late=0;0;;0 \
-         takeovers_1h=3;;;0\nnext: rekindle engine show app3\n"
+         engines_stuck=0;0;;0 takeovers_1h=3;;;0\nnext: rekindle engine show app3\n"
     );
     s.engines = vec![engine("app1").late(6), engine("app3").fenced(250)];
     assert_eq!(
