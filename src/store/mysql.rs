@@ -64,6 +64,7 @@ use super::migrate;
 use super::pool::{Opener, Settings};
 use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
 use super::types::{SchemaStatus, ServerInfo};
+use crate::clock::{Clock as _, SystemClock};
 
 static DIALECT: Dialect = Dialect {
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
@@ -294,6 +295,10 @@ const MIGRATION_LOCK: &str = "CONCAT('rekindle.', MD5(DATABASE()))";
 /// How long one engine waits for another one's migration.
 const MIGRATION_WAIT_S: u32 = 600;
 
+/// On Galera, where two nodes may migrate at once: each migration may run twice, so who loses tries again.
+const MIGRATION_TRIES: u32 = 40;
+const MIGRATION_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+
 impl Backend for MysqlOpener {
     const ONE_WRITER: bool = false;
 
@@ -308,12 +313,27 @@ impl Backend for MysqlOpener {
             let source = Cause(format!("another migration has held it for {MIGRATION_WAIT_S} s"));
             return Err(StoreError::Busy { step: "lock the schema", source });
         }
-        let done = migrate::run::<Mysql, _>(&mut db.connection, migrate::MYSQL);
-        let done = match done {
-            Err(_) if self.schema_status(db)?.is_current() => Ok(Vec::new()),
-            other => other,
-        };
-        let done = done.and_then(|done| seed_meta(db, &format!("{:032x}", fastrand::u128(..))).map(|()| done));
+        let mut done = migrate::run::<Mysql, _>(&mut db.connection, migrate::MYSQL);
+        for _ in 0..MIGRATION_TRIES {
+            match done {
+                Err(_) if self.schema_status(db)?.is_current() => done = Ok(Vec::new()),
+                // Another node's migration came between two statements of this one, and may still be under way.
+                Err(_) if db.server.is_galera() => {
+                    SystemClock.pause(MIGRATION_PAUSE);
+                    done = migrate::run::<Mysql, _>(&mut db.connection, migrate::MYSQL);
+                }
+                _ => break,
+            }
+        }
+        let mut seeded = Ok(());
+        for _ in 0..MIGRATION_TRIES {
+            seeded = seed_meta(db, &format!("{:032x}", fastrand::u128(..)));
+            if !matches!(seeded, Err(StoreError::Busy { .. })) {
+                break;
+            }
+            SystemClock.pause(MIGRATION_PAUSE);
+        }
+        let done = done.and_then(|done| seeded.map(|()| done));
         // The lock goes with the connection, which is set up for waiting and not used again.
         db.broken = true;
         let unlock = Sql { text: format!("SELECT RELEASE_LOCK({MIGRATION_LOCK})"), binds: Vec::new() };
