@@ -111,7 +111,7 @@ pub fn in_a_pid_namespace_everything_dies_with_guard_and_engine(rig: &Rig) {
     let killed_at = uptime();
     a.signal(Signal::SIGKILL);
     signal(proper, Signal::SIGKILL);
-    wait_or(Duration::from_millis(900), || rig.task_processes(task).is_empty(), || "a task lives on".into());
+    wait_or(Duration::from_millis(900), || rig.attempt_processes(task, 1).is_empty(), || "a task lives on".into());
     let second = second_start(rig, task);
     let first_token = rig.said(task, "START")[0].token;
     let last = rig.oracle().into_iter().rfind(|line| line.token == first_token).unwrap();
@@ -247,7 +247,7 @@ pub fn an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies(rig: &Rig) {
     a.signal(Signal::SIGSTOP);
     let is_gone = || rekindle::guard::tree::read(proper).is_none_or(|proc| !proc.is_alive());
     wait_or(SOON, is_gone, || a.log());
-    assert_eq!(rig.task_processes(task), Vec::<i32>::new());
+    assert_eq!(rig.attempt_processes(task, 1), Vec::<i32>::new());
     second_start(rig, task);
     assert_eq!(rig.life("a").proof, Some(Proof::Expiry));
     a.signal(Signal::SIGCONT);

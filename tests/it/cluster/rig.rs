@@ -217,10 +217,18 @@ impl Rig {
 
     /// Living processes of one task's attempts.
     pub fn task_processes(&self, task: TaskId) -> Vec<i32> {
-        let entry = format!("REKINDLE_TASK={}", task.as_i64());
+        self.processes_with(&[format!("REKINDLE_TASK={}", task.as_i64())])
+    }
+
+    /// Of this attempt only: where a peer may have started the next one, that one does not count as left behind.
+    pub fn attempt_processes(&self, task: TaskId, attempt: u32) -> Vec<i32> {
+        self.processes_with(&[format!("REKINDLE_TASK={}", task.as_i64()), format!("REKINDLE_ATTEMPT={attempt}")])
+    }
+
+    fn processes_with(&self, entries: &[String]) -> Vec<i32> {
         let is_its = |pid: &i32| {
             let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            text.split(|b| *b == 0).any(|e| e == entry.as_bytes())
+            entries.iter().all(|entry| text.split(|b| *b == 0).any(|e| e == entry.as_bytes()))
         };
         self.processes().into_iter().filter(is_its).collect()
     }
