@@ -7,4 +7,5 @@ mod cluster;
 mod conformance;
 mod mariadb;
 mod planted;
+mod scripts;
 mod support;
