@@ -8,7 +8,7 @@ use std::path::Path;
 use super::exit::Exit;
 use super::human::one_line;
 use super::{GlobalFlags, codes};
-use crate::config::{ConfigErrors, DatabaseUrl, Origin};
+use crate::config::{ConfigErrors, DatabaseUrl, Origin, SAFE_FOR_SECRETS};
 
 /// What went wrong, for the person in front of the terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,12 @@ impl CliError {
     /// Wrong usage that clap cannot see.
     pub fn usage(what: impl Into<String>) -> Self {
         Self::new(codes::USAGE, Exit::Usage, what)
+    }
+
+    /// A password where everyone can read it.
+    pub fn secret_flag(what: String) -> Self {
+        let error = Self::usage(what).effect("nothing was done; change that password if others use this host");
+        SAFE_FOR_SECRETS.iter().fold(error, |error, place| error.next(*place))
     }
 
     /// Everything that is wrong with the configuration.

@@ -55,7 +55,7 @@ pub struct GlobalFlags {
     /// Configuration [env: REKINDLE_CONFIG] [default: /etc/rekindle/rekindle.toml, then the user's]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Database; a password in it would be seen by all (ps) [env: REKINDLE_DATABASE_URL]
+    /// Database, without a password, which all would see (ps) [env: REKINDLE_DATABASE_URL]
     #[arg(long, global = true, value_name = "URL", value_parser = clap::builder::ValueParser::from(secret_text))]
     pub database_url: Option<SecretText>,
     /// File that holds the database URL [env: REKINDLE_DATABASE_URL_FILE]
@@ -149,7 +149,9 @@ impl GlobalFlags {
 /// The configuration of this call. Warnings about flags are shown, the others only with `-v`: the engine
 /// says them when it starts, and a cron job should not repeat them.
 pub fn load_config(flags: &GlobalFlags) -> Result<Loaded, CliError> {
-    let loaded = load(&flags.load_options(Host::here())).map_err(|errors| CliError::config(&errors))?;
+    let options = flags.load_options(Host::here());
+    options.secret_flag().map_or(Ok(()), |what| Err(CliError::secret_flag(what)))?;
+    let loaded = load(&options).map_err(|errors| CliError::config(&errors))?;
     for warning in &loaded.warnings {
         match warning.origin {
             Origin::Flag(_) => log::warn!("{warning}"),
@@ -236,11 +238,12 @@ mod tests {
 
     #[test]
     fn flags_become_settings_and_their_debug_text_holds_no_password() {
-        let flags = flags("rekindle --database-url postgres://u:geheim@h/d");
-        assert!(!format!("{flags:?}").contains("geheim"));
-        let loaded = load(&flags.load_options(Host::default())).unwrap();
-        assert_eq!(loaded.config.database.urls[0].to_string(), "postgres://u:***@h/d");
+        let secret = flags("rekindle --database-url postgres://u:geheim@h/d");
+        assert!(!format!("{secret:?}").contains("geheim"));
+        let refused = load_config(&secret).unwrap_err();
+        assert!(refused.exit == Exit::Usage && !refused.render().contains("geheim"), "{}", refused.render());
+        let loaded = load(&flags("rekindle --database-url postgres://u@h/d").load_options(Host::default())).unwrap();
+        assert_eq!(loaded.config.database.urls[0].to_string(), "postgres://u@h/d");
         assert_eq!(loaded.origin("database.url").to_string(), "flag --database-url");
-        assert_eq!(loaded.warnings.len(), 1);
     }
 }

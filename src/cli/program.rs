@@ -10,6 +10,7 @@ use super::explain::{self, ExplainArgs};
 use super::human::harmless;
 use super::manage::*;
 use super::{GlobalFlags, codes, finish, init_logging, output};
+use crate::health::words::without_passwords;
 
 /// What `rekindle` alone and `rekindle --help` print: one screen.
 pub const HELP: &str = "\
@@ -152,7 +153,8 @@ pub fn main() -> ExitCode {
 /// characters of what was typed.
 fn refuse(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
-        let text = error.to_string().replacen("error: ", &format!("error[{}]: ", codes::USAGE), 1);
+        // What was typed in the wrong place may be a URL with a password.
+        let text = without_passwords(&error.to_string()).replacen("error: ", &format!("error[{}]: ", codes::USAGE), 1);
         let text: String = text.chars().map(|c| if c == '\n' { c } else { harmless(c) }).collect();
         output::print_error(&text);
     } else {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::backend::Backend;
 use super::environment::environment_tree;
 use super::host::Host;
 use super::read::read_config;
@@ -11,7 +12,7 @@ use super::settings::{Config, DatabaseConfig};
 use super::source::{
     Item, Node, Origin, Problem, Tree, find, insert, is_world_readable, merge, parse_toml, toml_files,
 };
-use super::url::{Backend, DatabaseUrl};
+use super::url::DatabaseUrl;
 
 /// A setting from the command line.
 #[derive(Clone)]
@@ -34,6 +35,24 @@ pub struct LoadOptions {
     /// Environment, host name, rights.
     pub host: Host,
 }
+
+impl LoadOptions {
+    /// A secret in a flag is refused before anything else is done: everyone on this host reads command lines
+    /// (`ps`), and guard, engine and prover keep theirs for life.
+    pub fn secret_flag(&self) -> Option<String> {
+        let urls = self.overrides.iter().filter(|flag| flag.key == "database.url");
+        let holds = |flag: &&Override| DatabaseUrl::parse(&flag.value).is_ok_and(|url| url.has_secret());
+        urls.into_iter().find(holds).map(|Override { flag, .. }| {
+            format!("{flag} must not hold a password: everyone on this host can read command lines (ps)")
+        })
+    }
+}
+
+/// Where a database URL with a password may stand.
+pub const SAFE_FOR_SECRETS: [&str; 2] = [
+    "in a file that only its user can read: --database-url-file FILE, or database.url_file or password_file",
+    "or in the environment: REKINDLE_DATABASE_URL",
+];
 
 /// A configuration that is right.
 #[derive(Debug, Clone)]
@@ -201,6 +220,10 @@ fn insert_password(reader: &mut Reader, database: &mut DatabaseConfig, host: &Ho
             let password = text.lines().next().unwrap_or_default();
             if password.is_empty() {
                 reader.problem(origin, format!("database.password_file: {} is empty", path.display()));
+                return;
+            }
+            if password.contains('\0') {
+                reader.problem(origin, format!("database.password_file: {} holds a zero byte", path.display()));
                 return;
             }
             database.urls.iter_mut().chain(&mut database.beat_url).for_each(|url| *url = url.with_password(password));

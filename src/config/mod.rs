@@ -6,6 +6,7 @@
 //!
 //! No text made here holds a password.
 
+mod backend;
 mod check;
 mod environment;
 pub mod guess;
@@ -16,6 +17,7 @@ pub mod place;
 mod read;
 mod read_kind;
 mod reader;
+mod secret;
 mod setting;
 mod settings;
 mod source;
@@ -23,14 +25,17 @@ mod source;
 mod tests;
 pub mod units;
 mod url;
+mod url_error;
 mod words;
 
+pub use backend::Backend;
 pub use check::{command_problems, stop_problem};
 pub use host::Host;
 pub use kind::{ExitCodes, KindConfig};
-pub use load::{ConfigErrors, LoadOptions, Loaded, Override, load};
+pub use load::{ConfigErrors, LoadOptions, Loaded, Override, SAFE_FOR_SECRETS, load};
 pub use reader::Shown;
 pub use settings::{CheckConfig, Config, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig};
 pub use source::{Origin, Problem};
-pub use url::{Backend, DatabaseUrl, UrlError};
+pub use url::DatabaseUrl;
+pub use url_error::UrlError;
 pub use words::{KillMeans, LogFormat, LogLevel};

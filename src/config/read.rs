@@ -81,14 +81,13 @@ fn read_database(reader: &mut Reader, top: &Section, engine: &EngineConfig) -> D
 fn warn_of_visible_password(reader: &mut Reader, section: &Section) {
     for key in ["url", "beat_url"] {
         let Some(node) = section.tree.get(key) else { continue };
-        let has_password = Vec::<DatabaseUrl>::take(node).is_ok_and(|urls| urls.iter().any(DatabaseUrl::has_password));
-        let text = match &node.origin {
-            Origin::Flag(_) => "a password on the command line can be read by everyone on this host (ps)",
-            Origin::File { path, .. } if is_world_readable(path) => "a password in a file that everyone can read",
-            _ => continue,
-        };
-        if has_password {
-            let text = format!("{}: {text}; use --database-url-file or database.password_file", section.name(key));
+        let Origin::File { path, .. } = &node.origin else { continue };
+        let has_secret = Vec::<DatabaseUrl>::take(node).is_ok_and(|urls| urls.iter().any(DatabaseUrl::has_secret));
+        if has_secret && is_world_readable(path) {
+            let text = format!(
+                "{}: a password in a file that everyone can read; use --database-url-file or database.password_file",
+                section.name(key)
+            );
             reader.warn(node.origin.clone(), text);
         }
     }

@@ -296,16 +296,35 @@ fn urls_may_come_from_a_file_of_their_own() {
 }
 
 #[test]
-fn a_password_on_the_command_line_is_warned_of_without_repeating_it() {
-    let site = Site::new("").flag("database.url", "postgres://u:geheim@h/d", "--database-url");
-    let warnings = site.plain(&site.load().warnings);
-    assert!(warnings[0].starts_with("flag --database-url: database.url: a password on the command line"));
-    assert!(!warnings[0].contains("geheim"));
+fn a_password_on_the_command_line_is_refused_without_repeating_it() {
+    for url in ["postgres://u:geheim@h/d", "mysql://u:geheim@h/d", "postgres://u@h/d?scram_client_key=geheim"] {
+        let refusal = Site::new("").flag("database.url", url, "--database-url").options.secret_flag().unwrap();
+        assert!(refusal.starts_with("--database-url must not hold a password") && !refusal.contains("geheim"));
+    }
+    for url in ["postgres://u@h/d?sslmode=require", "sqlite:/a:b@c"] {
+        assert_eq!(Site::new("").flag("database.url", url, "--database-url").options.secret_flag(), None);
+    }
+    let site = Site::new("").env("REKINDLE_DATABASE_URL", "postgres://u:geheim@h/d");
+    assert_eq!(site.options.secret_flag(), None, "the environment is its user's alone");
+}
+
+#[test]
+fn a_password_file_with_a_zero_byte_is_refused() {
+    let site = Site::new("[database]\nurl = \"postgres://u@h/d\"\n").file("secret", "geheim\0x\n");
+    let file = site.path("secret");
+    let problems = site.env("REKINDLE_DATABASE__PASSWORD_FILE", &file).problems();
+    assert!(problems[0].ends_with("secret holds a zero byte") && !problems[0].contains("geheim"), "{problems:?}");
 }
 
 #[test]
 fn no_error_about_a_url_repeats_it() {
-    for url in ["oracle://u:geheim@h/d", "postgres://u:gehe/im@h/d", "postgres://u:geheim@h", "geheim"] {
+    for url in [
+        "oracle://u:geheim@h/d",
+        "postgres://u:gehe/im@h/d",
+        "postgres://u:gehe%im@h/d",
+        "postgres://u:geheim@h",
+        "geheim",
+    ] {
         let site = Site::new(&format!("[database]\nurl = \"{url}\"\nbeat_url = [\"{url}\"]\n"))
             .env("REKINDLE_DATABASE__PASSWORD_FILE", "geheim");
         let error = load(&site.options).unwrap_err();

@@ -28,7 +28,7 @@ pub struct Args {
     /// Name of this engine; a live one of this name elsewhere is refused [default: host name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Database; visible to others on this host, so without a password [env REKINDLE_DATABASE_URL]
+    /// Database, without a password, which all would see (ps) [env REKINDLE_DATABASE_URL]
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// File with the database URL [env REKINDLE_DATABASE_URL_FILE]

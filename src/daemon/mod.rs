@@ -16,10 +16,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{Host, KillMeans, Loaded, load};
+use crate::config::{Host, KillMeans, Loaded, SAFE_FOR_SECRETS, load};
 use crate::engine::unit_file;
 use crate::guard::{self, GuardOptions, Means, MeansChoice, take_state_dir};
-use crate::health::words::with_flags;
+use crate::health::words::{with_flags, without_passwords};
 
 pub use settings::{kinds, places};
 
@@ -27,8 +27,21 @@ use args::Args;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    let code = match load(&args.load_options(Host::here())) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            // What was typed in the wrong place may be a URL with a password.
+            eprint!("{}", without_passwords(&error.to_string()));
+            return ExitCode::from(2);
+        }
+        Err(help) => help.exit(),
+    };
+    let options = args.load_options(Host::here());
+    if let Some(what) = options.secret_flag() {
+        eprintln!("error[E101]: {what}\nnext: {}", SAFE_FOR_SECRETS.join("\nnext: "));
+        return ExitCode::from(2);
+    }
+    let code = match load(&options) {
         Ok(loaded) => run(&args, &loaded),
         Err(errors) => {
             eprintln!("error[E201]: the configuration is wrong\n{errors}");

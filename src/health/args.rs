@@ -13,6 +13,7 @@ use super::range::{RangeSpec, read_seconds};
 use super::render::{Output, Style, plugin_text};
 use super::thresholds::{EngineRef, LimitError, Normal, Settings, Thresholds};
 use super::trouble::{OnDbError, usage_result};
+use super::words::without_passwords;
 
 const EXAMPLES: &str = "Examples:
   rekindle-check --quiet-ok
@@ -57,20 +58,14 @@ pub struct Args {
     #[arg(short, long, value_name = "DUR", default_value = "10s", value_parser = read_timeout, help_heading = "Timing")]
     pub timeout: Duration,
 
-    /// Configuration file
-    #[arg(long, value_name = "FILE", env = "REKINDLE_CONFIG", hide_env_values = true, help_heading = "Database")]
+    /// Configuration file [env: REKINDLE_CONFIG]
+    #[arg(long, value_name = "FILE", help_heading = "Database")]
     pub config: Option<PathBuf>,
-    /// Database URL; a password in it can be seen in ps
-    #[arg(long, value_name = "URL", env = "REKINDLE_DATABASE_URL", hide_env_values = true, help_heading = "Database")]
+    /// Database, without a password, which all would see (ps) [env: REKINDLE_DATABASE_URL]
+    #[arg(long, value_name = "URL", help_heading = "Database")]
     pub database_url: Option<String>,
-    /// File that holds the database URL; best with a read-only role
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "REKINDLE_DATABASE_URL_FILE",
-        hide_env_values = true,
-        help_heading = "Database"
-    )]
+    /// File that holds the database URL; best with a read-only role [env: REKINDLE_DATABASE_URL_FILE]
+    #[arg(long, value_name = "FILE", conflicts_with = "database_url", help_heading = "Database")]
     pub database_url_file: Option<PathBuf>,
     /// What a database that cannot be asked means [default: critical in overall and db, else unknown]
     #[arg(long, value_name = "STATUS", value_enum, help_heading = "Database")]
@@ -149,7 +144,8 @@ where
 {
     let args = Args::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => refusal(error.to_string()),
-        _ => usage_refusal(&one_line(&error.to_string())),
+        // What was typed in the wrong place may be a URL with a password.
+        _ => usage_refusal(&without_passwords(&one_line(&error.to_string()))),
     })?;
     match args.complaint() {
         Some(complaint) => Err(usage_refusal(&complaint)),

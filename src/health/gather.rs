@@ -15,7 +15,7 @@ use super::trouble::{db_error_result, timeout_result};
 use super::view::{Surroundings, clock_skew, snapshot};
 use super::words::{fine_span, place_flags, shell_word, with_flags};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{CheckConfig, Host, LoadOptions, Loaded, Override, load};
+use crate::config::{CheckConfig, Host, LoadOptions, Loaded, Override, SAFE_FOR_SECRETS, load};
 use crate::protocol::ids::KindName;
 use crate::protocol::task::TaskState;
 use crate::store::patience::{NoAnswer, within};
@@ -137,7 +137,11 @@ fn examine(args: &Args) -> CheckResult {
     };
     let host = Host::here();
     let host_name = host.name.clone();
-    let loaded = match load(&options(args, host)) {
+    let options = options(args, host);
+    if let Some(what) = options.secret_flag() {
+        return CheckResult::new(args.mode, Status::Unknown, what).next(SAFE_FOR_SECRETS.join("; "));
+    }
+    let loaded = match load(&options) {
         Ok(loaded) => loaded,
         Err(errors) => {
             let first = errors.problems.first().map(ToString::to_string).unwrap_or_default();
@@ -155,16 +159,12 @@ fn examine(args: &Args) -> CheckResult {
     answer(args, &loaded, &thresholds, left)
 }
 
-/// Flags that repeat the environment are left to the configuration, which knows who wins.
 fn options(args: &Args, host: Host) -> LoadOptions {
-    let is_flag = |variable: &str, value: &str| host.var(variable) != Some(value);
-    let url = args.database_url.clone().filter(|url| is_flag("REKINDLE_DATABASE_URL", url));
-    let file = args.database_url_file.as_ref().map(|path| path.display().to_string());
-    let file = file.filter(|path| is_flag("REKINDLE_DATABASE_URL_FILE", path));
-    let config = args.config.clone().filter(|path| is_flag("REKINDLE_CONFIG", &path.display().to_string()));
+    let url = args.database_url.clone();
     let url = url.map(|value| Override { key: "database.url", value, flag: "--database-url" });
+    let file = args.database_url_file.as_ref().map(|path| path.display().to_string());
     let file = file.map(|value| Override { key: "database.url_file", value, flag: "--database-url-file" });
-    LoadOptions { config, overrides: url.into_iter().chain(file).collect(), host }
+    LoadOptions { config: args.config.clone(), overrides: url.into_iter().chain(file).collect(), host }
 }
 
 fn answer(args: &Args, loaded: &Loaded, thresholds: &Thresholds, left: Duration) -> CheckResult {

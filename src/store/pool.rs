@@ -60,9 +60,9 @@ impl Settings {
         self.url.to_string()
     }
 
-    /// Takes the URL and its password out of a driver's message.
+    /// Takes the URL and its secrets out of a driver's message.
     pub fn redact(&self, text: &str) -> String {
-        text.replace(&self.url.expose(), &self.place())
+        self.url.redact(text)
     }
 }
 

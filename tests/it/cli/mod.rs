@@ -13,6 +13,7 @@ mod json;
 mod login;
 mod manners;
 mod rights;
+mod secrets;
 mod tasks;
 mod trouble;
 
@@ -88,6 +89,13 @@ impl Desk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A file that holds a URL, for `--database-url-file`: with a password it may not stand on a command line.
+    fn url_file(&self, url: &str) -> String {
+        let path = self.path("url");
+        std::fs::write(&path, url).unwrap();
+        path.display().to_string()
     }
 
     fn command(&self, program: &str) -> Command {

@@ -18,7 +18,7 @@ fn refused_then_granted(settings: &Settings) {
         other => panic!("{other:?}"),
     }
     let desk = Desk::bare();
-    let said = desk.args(&["doctor", "--database-url", &login.url]).code(1);
+    let said = desk.args(&["doctor", "--database-url-file", &desk.url_file(&login.url)]).code(1);
     assert!(said.out.contains("an engine would not start: the database user lacks DELETE on task"), "{said:?}");
     login.grant("DELETE ON task");
     store.check_rights().unwrap();
