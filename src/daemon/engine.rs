@@ -40,7 +40,7 @@ pub fn run(config: &Config, hints: &Hints) -> i32 {
         Ok(handle) => handle,
         Err(error) => return failed("could not handle signals", &error),
     };
-    match settings::store(config, Missing::Make).and_then(|store| prepare(&*store, &told)) {
+    match settings::store(config, Missing::Make).and_then(|store| prepare(&*store, &told, link.as_ref())) {
         Ok(true) => {}
         Ok(false) => {
             let _ = link.as_ref().map(|link| link.goodbye(0));
@@ -109,10 +109,10 @@ fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
 }
 
 /// Waits for the database, and sets an empty one up. False if the engine was told to stop meanwhile.
-fn prepare(store: &dyn Store, told: &Told) -> Result<bool, StoreError> {
+fn prepare(store: &dyn Store, told: &Told, link: Option<&GuardLink>) -> Result<bool, StoreError> {
     let mut said = false;
     loop {
-        crate::engine::unit::starting();
+        crate::engine::unit::starting(link.map(|link| link as &dyn GuardTalk));
         match check(store) {
             Ok(()) => return Ok(true),
             Err(error) if error.is_transient() => {

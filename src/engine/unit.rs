@@ -1,4 +1,5 @@
-//! What systemd hears of an engine: that it is up, what it does, and that its watchdog may wait.
+//! What systemd hears of an engine: that it is up, what it does, and that its watchdog may wait. Below a guard the
+//! guard says it, as the unit's main process (`guard/notify.rs`); an engine without one says it itself.
 //!
 //! The watchdog covers what nobody inside can: guard and engine frozen at once. Everything the engine runs
 //! must be dead by L + K after its last accepted beat was sent, so a beat moves the watchdog to K/4 before
@@ -18,6 +19,8 @@ use parking_lot::Mutex;
 use sd_notify::NotifyState;
 
 use super::shared::Shared;
+use crate::clock::{Clock, SystemClock};
+use crate::guard::GuardTalk;
 use crate::protocol::time::LeaseInstant;
 
 /// Between two feedings while no lease is held.
@@ -41,8 +44,7 @@ impl Unit {
         let running = shared.running.count(|entry| entry.takes_slot);
         let lease = shared.options.timing.lease().as_secs_f64();
         let status = format!("{}, {running}/{} slots, lease {lease}s", shared.mode(), shared.options.slots);
-        let left = watchdog_at.since(shared.clock.lease_now());
-        notify(&[NotifyState::Ready, patience(left), NotifyState::Watchdog, NotifyState::Status(&status)]);
+        tell(shared.guard.as_deref(), shared.clock.lease_now(), watchdog_at, &status);
     }
 
     /// No lease is held, and the loop that says so turns.
@@ -56,31 +58,34 @@ impl Unit {
             return;
         }
         *fed_at = Some(now);
-        let left = shared.options.timing.dead_after() + IDLE_INTERVAL * 2;
-        let status = NotifyState::Status("no lease: nothing runs until the database answers");
-        notify(&[NotifyState::Ready, patience(left), NotifyState::Watchdog, status]);
+        let until = now.after(shared.options.timing.dead_after() + IDLE_INTERVAL * 2);
+        tell(shared.guard.as_deref(), now, until, "no lease: nothing runs until the database answers");
     }
 }
 
 /// Up, but there is no engine yet: nothing runs until the database answers for the first time.
-pub fn starting() {
-    let status = NotifyState::Status("waiting for the database");
-    notify(&[NotifyState::Ready, patience(STARTING), NotifyState::Watchdog, status]);
+pub fn starting(guard: Option<&dyn GuardTalk>) {
+    if is_listening() {
+        let now = SystemClock.lease_now();
+        tell(guard, now, now.after(STARTING), "waiting for the database");
+    }
 }
 
 fn is_listening() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-fn patience(left: Duration) -> NotifyState<'static> {
-    // Zero would switch the watchdog off.
-    NotifyState::WatchdogUsec(u32::try_from(left.as_micros()).unwrap_or(u32::MAX).max(1))
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if is_listening()
-        && let Err(error) = sd_notify::notify(states)
-    {
+fn tell(guard: Option<&dyn GuardTalk>, now: LeaseInstant, watchdog_at: LeaseInstant, status: &str) {
+    let result = match guard {
+        Some(guard) => guard.tell_unit(watchdog_at, status),
+        None => {
+            // Zero would switch the watchdog off.
+            let left = u32::try_from(watchdog_at.since(now).as_micros()).unwrap_or(u32::MAX).max(1);
+            let status = NotifyState::Status(status);
+            sd_notify::notify(&[NotifyState::Ready, NotifyState::WatchdogUsec(left), NotifyState::Watchdog, status])
+        }
+    };
+    if let Err(error) = result {
         log::debug!("could not notify systemd: {error}");
     }
 }

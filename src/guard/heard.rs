@@ -44,6 +44,8 @@ impl Heard {
                 self.goodbye = Some(code);
                 self.deadline = Some(now.after(kill_budget));
             }
+            // For the manager: passed on, and no part of what the guard acts on.
+            Notice::Unit(..) => {}
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) enum Notice {
     Continue(Vec<i32>),
     /// The engine ended its incarnation itself, or never had one: nothing to prove.
     Goodbye(i32),
+    /// For the service manager: it is up, its watchdog may wait until then, and this is its status.
+    Unit(LeaseInstant, String),
 }
 
 fn with_pids(word: &str, pids: &[i32]) -> String {
@@ -61,6 +63,7 @@ impl Notice {
             Self::AllClear(spared) => with_pids("all-clear", spared),
             Self::Continue(pids) => with_pids("continue", pids),
             Self::Goodbye(code) => format!("goodbye {code}"),
+            Self::Unit(until, status) => format!("unit {} {status}", until.as_ns()),
         }
     }
 
@@ -72,6 +75,12 @@ impl Notice {
             return Some(if word == "continue" { Self::Continue(pids) } else { Self::AllClear(pids) });
         }
         let value = words.next()?;
+        if word == "unit" {
+            let status = line.splitn(3, ' ').nth(2).unwrap_or_default();
+            // One line: what stands behind a line's end would be a field of its own for the manager.
+            let status = status.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            return Some(Self::Unit(LeaseInstant::from_ns(value.parse().ok()?), status));
+        }
         match word {
             "registered" => Incarnation::parse(value).map(Self::Registered),
             "renew" => value.parse().ok().map(LeaseInstant::from_ns).map(Self::Renew),
@@ -110,6 +119,8 @@ pub trait GuardTalk: Send + Sync {
     /// The incarnation was ended in the database by the engine itself, and it exits with `exit_code`
     /// within K: no proof is needed.
     fn goodbye(&self, exit_code: i32) -> io::Result<()>;
+    /// For the service manager (`notify.rs`): the unit is up, and its watchdog may wait until `watchdog_at`.
+    fn tell_unit(&self, watchdog_at: LeaseInstant, status: &str) -> io::Result<()>;
     /// Waits until the guard ticks, is gone, or `timeout` has passed without a sign of it.
     fn wait_tick(&self, timeout: Duration) -> GuardState;
 }
@@ -162,6 +173,10 @@ impl GuardTalk for GuardLink {
 
     fn goodbye(&self, exit_code: i32) -> io::Result<()> {
         self.tell(&Notice::Goodbye(exit_code))
+    }
+
+    fn tell_unit(&self, watchdog_at: LeaseInstant, status: &str) -> io::Result<()> {
+        self.tell(&Notice::Unit(watchdog_at, status.to_owned()))
     }
 
     fn wait_tick(&self, timeout: Duration) -> GuardState {
@@ -288,12 +303,16 @@ mod tests {
         link.continuing(&[10, 11]).unwrap();
         link.all_clear(&[]).unwrap();
         link.goodbye(-3).unwrap();
+        link.tell_unit(LeaseInstant::from_ns(7), "active, 1/4 slots, lease 10s").unwrap();
+        link.tell_unit(LeaseInstant::from_ns(8), "active\nMAINPID=1").unwrap();
         let want = [
             Notice::Registered(incarnation),
             Notice::Renew(LeaseInstant::from_ns(u64::MAX)),
             Notice::Continue(vec![10, 11]),
             Notice::AllClear(vec![]),
             Notice::Goodbye(-3),
+            Notice::Unit(LeaseInstant::from_ns(7), "active, 1/4 slots, lease 10s".into()),
+            Notice::Unit(LeaseInstant::from_ns(8), "active MAINPID=1".into()),
         ];
         assert_eq!(heard(&mut port), want);
     }
@@ -309,7 +328,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_not_taken_for_a_message() {
-        for line in ["", "renew", "renew x", "renew -1", "continue 1", "all-clear 7 0", "registered zz", "hello 1"] {
+        for line in
+            ["", "renew", "renew x", "renew -1", "continue 1", "all-clear 7 0", "registered zz", "hello 1", "unit x y"]
+        {
             assert_eq!(Notice::parse(line), None, "{line}");
         }
     }

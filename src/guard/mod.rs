@@ -88,6 +88,7 @@ mod kill;
 mod leftovers;
 mod link;
 mod means;
+mod notify;
 mod probe;
 mod proof;
 mod spawn;

@@ -16,8 +16,10 @@ use nix::unistd::Pid;
 use super::heard::Heard;
 use super::kill::{Root, kill_below, own_pid};
 use super::leftovers::{LOCK_FD_ENV, StateDir};
+use super::link::Notice;
 use super::link::{GUARD_FD_ENV, Port, poll_timeout};
 use super::means::{Cage, Means, MeansChoice};
+use super::notify::Manager;
 use super::proof;
 use super::spawn::{Recipe, SpawnError, spawn};
 use super::tree::{self, Proc};
@@ -85,6 +87,7 @@ struct Watch<'a> {
     cage: Cage,
     signals: SignalFd,
     port: Port,
+    manager: Manager,
     engine: Pid,
     heard: Heard,
     /// How the engine ended, once it was reaped.
@@ -99,8 +102,9 @@ impl<'a> Watch<'a> {
         let cage = Cage::prepare(options.means, &options.state)
             .map_err(|e| StartError::Io("prepare the means of killing", e))?;
         log::info!("the guard (process {}) kills by {}", own_pid(), cage.means());
+        let manager = Manager::from_env();
         let (port, engine) = start_engine(options, &cage).inspect_err(|_| cage.remove())?;
-        Ok(Self { options, cage, signals, port, engine, heard: Heard::default(), status: None })
+        Ok(Self { options, cage, signals, port, manager, engine, heard: Heard::default(), status: None })
     }
 
     fn watch(mut self) -> i32 {
@@ -171,10 +175,14 @@ impl<'a> Watch<'a> {
 
     fn hear(&mut self) {
         let kill_budget = self.options.timing.kill_budget();
-        let heard = &mut self.heard;
+        let (heard, manager) = (&mut self.heard, &self.manager);
         self.port.hear(|notice| {
             log::debug!("the engine says {notice:?}");
-            heard.hear(notice, SystemClock.lease_now(), kill_budget);
+            let now = SystemClock.lease_now();
+            if let Notice::Unit(watchdog_at, status) = &notice {
+                manager.tell(now, *watchdog_at, status);
+            }
+            heard.hear(notice, now, kill_budget);
         });
     }
 

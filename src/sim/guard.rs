@@ -180,6 +180,9 @@ impl GuardTalk for Link {
     fn goodbye(&self, exit_code: i32) -> std::io::Result<()> {
         self.tell(Notice::Goodbye(exit_code))
     }
+    fn tell_unit(&self, watchdog_at: LeaseInstant, status: &str) -> std::io::Result<()> {
+        self.tell(Notice::Unit(watchdog_at, status.to_owned()))
+    }
 
     fn wait_tick(&self, timeout: Duration) -> GuardState {
         let began = now();

@@ -1,11 +1,14 @@
 //! Engines as systemd runs them, without systemd: an invocation, a service's control group, a socket for
 //! notifications, and the program of `ExecStopPost`.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
 use rekindle::protocol::engine::{EngineState, Proof};
 use rekindle::protocol::task::{AttemptResult, TaskState};
 use rekindle::protocol::timing::{Profile, Timing};
@@ -124,11 +127,20 @@ pub fn outside_of_its_service_the_units_prover_refuses(rig: &Rig) {
     assert!(!record.exists(), "after a goodbye nothing is left to prove");
 }
 
-/// The fields of all notifications that have come.
-fn heard(socket: &UnixDatagram) -> Vec<String> {
-    let mut buffer = [0; 4_096];
-    std::iter::from_fn(|| socket.recv(&mut buffer).ok().map(|len| String::from_utf8_lossy(&buffer[..len]).into_owned()))
-        .collect()
+/// The fields of all notifications that have come. The shipped unit listens to its main process only
+/// (`NotifyAccess=main`), so each must be the guard's own.
+fn heard(socket: &UnixDatagram, guard: i32) -> Vec<String> {
+    let next = || {
+        let mut buffer = [0; 4_096];
+        let mut words = nix::cmsg_space!(UnixCredentials);
+        let mut place = [std::io::IoSliceMut::new(&mut buffer)];
+        let got = recvmsg::<()>(socket.as_raw_fd(), &mut place, Some(&mut words), MsgFlags::empty()).ok()?;
+        let (len, who) = (got.bytes, got.cmsgs().unwrap().next());
+        let Some(ControlMessageOwned::ScmCredentials(who)) = who else { panic!("nobody says who sent it: {who:?}") };
+        assert_eq!(who.pid(), guard, "somebody else than the unit's main process spoke for it");
+        Some(String::from_utf8_lossy(&buffer[..len]).into_owned())
+    };
+    std::iter::from_fn(next).collect()
 }
 
 fn patience(text: &str) -> Duration {
@@ -142,6 +154,7 @@ pub fn systemd_is_told_how_long_it_may_wait(rig: &Rig) {
     let path = rig.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_nonblocking(true).unwrap();
+    setsockopt(&socket, PassCred, &true).unwrap();
     let a = rig.engine("a").env("NOTIFY_SOCKET", path.to_str().unwrap()).start();
     let timing = Timing::of(Profile::Fast);
     let limit = timing.dead_after() - timing.kill_budget() / 4;
@@ -150,7 +163,7 @@ pub fn systemd_is_told_how_long_it_may_wait(rig: &Rig) {
     wait_or(
         SOON,
         || {
-            leased.extend(heard(&socket).into_iter().filter(|text| is_leased(text)));
+            leased.extend(heard(&socket, a.guard).into_iter().filter(|text| is_leased(text)));
             leased.len() >= 3
         },
         || a.log(),
@@ -167,13 +180,13 @@ pub fn systemd_is_told_how_long_it_may_wait(rig: &Rig) {
     wait_or(
         SOON,
         || {
-            after.extend(heard(&socket));
+            after.extend(heard(&socket, a.guard));
             after.iter().filter(|text| text.contains("no lease")).count() >= 2
         },
         || a.log(),
     );
     connection.db().rollback();
-    wait_or(SOON, || heard(&socket).iter().any(|text| is_leased(text)), || a.log());
+    wait_or(SOON, || heard(&socket, a.guard).iter().any(|text| is_leased(text)), || a.log());
     a.stop();
 }
 
@@ -183,7 +196,7 @@ pub fn the_shipped_unit_fits_the_default_timing(_: &Rig) {
     let timing = Timing::of(Profile::Balanced);
     let watchdog: u64 = value("WatchdogSec").trim_end_matches('s').parse().unwrap();
     assert!(Duration::from_secs(watchdog) <= timing.dead_after() - timing.query_timeout() * 2);
-    assert_eq!((value("KillMode"), value("WatchdogSignal"), value("NotifyAccess")), ("mixed", "SIGKILL", "all"));
+    assert_eq!((value("KillMode"), value("WatchdogSignal"), value("NotifyAccess")), ("mixed", "SIGKILL", "main"));
     assert!(value("ExecStopPost").ends_with("rekindle-engine --prove-stopped"));
     assert!(value("RestartPreventExitStatus").split(' ').any(|code| code == "78"));
 }
