@@ -87,6 +87,9 @@ bugs! {
     /// An engine whose name is taken keeps what it remembers to itself (found by the simulator: two failovers, and
     /// the only one left that had seen the epoch between them was waiting for its name; tokens were given out again).
     MemoryUnheard = "memory-unheard";
+    /// A task that a person canceled, held or requeued while it ran is retried or fails as if nobody had asked,
+    /// where its attempt ended by itself first (rekindle had this one).
+    WishForgotten = "wish-forgotten";
 }
 
 /// Whether this bug is planted. It never is.

@@ -7,6 +7,7 @@ use super::engine::{EngineState, Proof};
 use super::ids::Incarnation;
 use super::retry::{Retry, RetryPolicy};
 use super::task::{AttemptResult, Policy, Reason, Rerun, Wish};
+use crate::planted::{Bug, planted};
 
 /// From how many lost engines on a task runs alone on its engine, so that only it is charged if that
 /// one is lost too.
@@ -98,24 +99,37 @@ pub fn take_over(orphan: &Orphan, owner: &OwnerEnd) -> Takeover {
         plan.lost += 1;
         plan.charged = Some(owner.incarnation);
     }
-    plan.next = match orphan.wish {
-        Wish::Cancel => Next::Canceled,
-        Wish::Hold => Next::Held,
-        Wish::Requeue => Next::Ready(Reason::Requeued),
-        Wish::None => plan.next,
-    };
-    if matches!(plan.next, Next::Ready(_)) {
-        plan.next = if plan.lost > orphan.lost && plan.lost >= u32::from(orphan.policy.max_lost.max(1))
-            || plan.handed_back > HAND_BACK_MAX
-        {
-            Next::Quarantined
-        } else if orphan.policy.rerun == Rerun::Never && orphan.wish == Wish::None {
-            Next::Failed
-        } else {
-            plan.next
-        };
+    let kills = plan.lost > orphan.lost && plan.lost >= u32::from(orphan.policy.max_lost.max(1));
+    if kills || plan.handed_back > HAND_BACK_MAX {
+        plan.next = Next::Quarantined;
+    } else if orphan.policy.rerun == Rerun::Never {
+        plan.next = Next::Failed;
     }
+    plan.next = obeyed(orphan.wish, plan.next);
     plan
+}
+
+/// What becomes of a task of which a person asked something while it ran; `otherwise` is what would become of
+/// it without that.
+///
+/// An accepted wish is obeyed however the attempt ends and whoever ends it, because the person was told so and
+/// looks no further: the attempt may end by itself before the wish reaches its engine. So the store asks here
+/// with the wish that stands in the row, in the transaction that ends the attempt. How the attempt itself ended
+/// stays in its own row. Two things outrank a wish:
+///
+/// * Work that is done is done. It cannot be canceled or put aside any more, and is not repeated.
+/// * A task that has killed or stalled its last engine is not given to another one, only to a person: what asked
+///   for that attempt did not know it.
+pub fn obeyed(wish: Wish, otherwise: Next) -> Next {
+    if planted(Bug::WishForgotten) && matches!(otherwise, Next::Wait { .. } | Next::Failed) {
+        return otherwise;
+    }
+    match (wish, otherwise) {
+        (Wish::None, next) | (_, next @ Next::Done) | (Wish::Requeue, next @ Next::Quarantined) => next,
+        (Wish::Cancel, _) => Next::Canceled,
+        (Wish::Hold, _) => Next::Held,
+        (Wish::Requeue, _) => Next::Ready(Reason::Requeued),
+    }
 }
 
 /// What a kind says about temporary failures, and how often this task has failed so.
@@ -140,8 +154,8 @@ pub struct Request {
     pub was_elsewhere: bool,
 }
 
-/// What follows an attempt that its own engine ended.
-pub fn after_attempt(result: AttemptResult, wish: Wish, policy: &Policy, budget: &Budget, request: &Request) -> Next {
+/// What follows an attempt that its own engine ended, where nobody asked for anything else ([`obeyed`]).
+pub fn after_attempt(result: AttemptResult, policy: &Policy, budget: &Budget, request: &Request) -> Next {
     match result {
         AttemptResult::Done => Next::Done,
         AttemptResult::Canceled => Next::Canceled,
@@ -154,12 +168,13 @@ pub fn after_attempt(result: AttemptResult, wish: Wish, policy: &Policy, budget:
                 Retry::GiveUp => Next::Failed,
             },
         },
-        AttemptResult::HandedBack | AttemptResult::Lost | AttemptResult::Fenced => match wish {
-            Wish::Hold => Next::Held,
-            Wish::Cancel => Next::Canceled,
-            Wish::Requeue => Next::Ready(Reason::Requeued),
-            Wish::None if policy.rerun == Rerun::Never => Next::Failed,
-            Wish::None => Next::Ready(Reason::HandedBack),
+        // It put itself off, which is no interruption.
+        AttemptResult::HandedBack if request.retry_after.is_some() => {
+            Next::Wait { delay: request.retry_after.unwrap_or_default(), reason: Reason::Retry }
+        }
+        AttemptResult::HandedBack | AttemptResult::Lost | AttemptResult::Fenced => match policy.rerun {
+            Rerun::Never => Next::Failed,
+            Rerun::Always => Next::Ready(Reason::HandedBack),
         },
     }
 }

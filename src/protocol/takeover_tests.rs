@@ -74,8 +74,7 @@ fn budget(failures: u32) -> Budget {
 #[test]
 fn temporary_ends_retry_until_the_budget_is_used_up() {
     for result in [AttemptResult::Tempfail, AttemptResult::Timeout, AttemptResult::Crash] {
-        let next =
-            |failures| after_attempt(result, Wish::None, &Policy::default(), &budget(failures), &Request::default());
+        let next = |failures| after_attempt(result, &Policy::default(), &budget(failures), &Request::default());
         assert!(matches!(next(0), Next::Wait { reason: Reason::Retry, .. }));
         assert!(matches!(next(1), Next::Wait { .. }));
         assert_eq!(next(2), Next::Failed);
@@ -86,14 +85,19 @@ fn temporary_ends_retry_until_the_budget_is_used_up() {
 #[test]
 fn a_retry_that_the_task_asked_for_costs_nothing() {
     let request = Request { retry_after: Some(Duration::from_secs(9)), ..Request::default() };
-    let next = after_attempt(AttemptResult::Tempfail, Wish::None, &Policy::default(), &budget(99), &request);
-    assert_eq!(next, Next::Wait { delay: Duration::from_secs(9), reason: Reason::Retry });
-    assert!(!uses_budget(AttemptResult::Tempfail, &request));
+    for result in [AttemptResult::Tempfail, AttemptResult::HandedBack] {
+        for rerun in [Rerun::Always, Rerun::Never] {
+            let policy = Policy { rerun, ..Policy::default() };
+            let next = after_attempt(result, &policy, &budget(99), &request);
+            assert_eq!(next, Next::Wait { delay: Duration::from_secs(9), reason: Reason::Retry });
+            assert!(!uses_budget(result, &request));
+        }
+    }
 }
 
 #[test]
 fn a_permanent_failure_is_tried_once_on_another_host_if_the_host_was_at_fault() {
-    let fail = |request| after_attempt(AttemptResult::Failed, Wish::None, &Policy::default(), &budget(0), &request);
+    let fail = |request| after_attempt(AttemptResult::Failed, &Policy::default(), &budget(0), &request);
     assert_eq!(fail(Request::default()), Next::Failed);
     let elsewhere = Request { elsewhere: true, ..Request::default() };
     assert_eq!(fail(elsewhere), Next::Ready(Reason::Retry));
@@ -101,13 +105,69 @@ fn a_permanent_failure_is_tried_once_on_another_host_if_the_host_was_at_fault() 
 }
 
 #[test]
-fn hand_back_obeys_the_wish_that_caused_it() {
-    let back = |wish, rerun| {
+fn what_was_handed_back_runs_again_unless_its_kind_says_never() {
+    let back = |rerun| {
         let policy = Policy { rerun, ..Policy::default() };
-        after_attempt(AttemptResult::HandedBack, wish, &policy, &budget(0), &Request::default())
+        after_attempt(AttemptResult::HandedBack, &policy, &budget(0), &Request::default())
     };
-    assert_eq!(back(Wish::None, Rerun::Always), Next::Ready(Reason::HandedBack));
-    assert_eq!(back(Wish::None, Rerun::Never), Next::Failed);
-    assert_eq!(back(Wish::Hold, Rerun::Never), Next::Held);
-    assert_eq!(back(Wish::Requeue, Rerun::Never), Next::Ready(Reason::Requeued));
+    assert_eq!(back(Rerun::Always), Next::Ready(Reason::HandedBack));
+    assert_eq!(back(Rerun::Never), Next::Failed);
+}
+
+/// What a wish must come to, said in other words than the rule's.
+fn as_wished(wish: Wish, is_done: bool, has_killed_its_last: bool, otherwise: Next) -> Next {
+    if wish == Wish::None || is_done {
+        return otherwise;
+    }
+    match wish {
+        Wish::Cancel => Next::Canceled,
+        Wish::Hold => Next::Held,
+        _ if has_killed_its_last => Next::Quarantined,
+        _ => Next::Ready(Reason::Requeued),
+    }
+}
+
+#[test]
+fn every_end_that_its_owner_reports_obeys_every_wish_unless_the_work_is_done() {
+    let spans = [None, Some(Duration::from_secs(9))];
+    let bits = [false, true];
+    let mut seen = 0;
+    for result in AttemptResult::ALL.iter().copied() {
+        for (rerun, failures) in [Rerun::Always, Rerun::Never].into_iter().flat_map(|r| [(r, 0), (r, 99)]) {
+            for (retry_after, elsewhere, was_elsewhere) in
+                spans.into_iter().flat_map(|s| bits.into_iter().flat_map(move |e| bits.map(|w| (s, e, w))))
+            {
+                let request = Request { retry_after, elsewhere, was_elsewhere };
+                let policy = Policy { rerun, ..Policy::default() };
+                let otherwise = after_attempt(result, &policy, &budget(failures), &request);
+                for wish in Wish::ALL.iter().copied() {
+                    let is_done = result == AttemptResult::Done;
+                    let expected = as_wished(wish, is_done, false, otherwise.clone());
+                    let what = format!("{result} {wish} {rerun:?} {failures} {request:?}");
+                    assert_eq!(obeyed(wish, otherwise.clone()), expected, "{what}");
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(seen, 9 * 4 * 8 * 4);
+}
+
+#[test]
+fn every_takeover_obeys_every_wish_and_gives_no_killer_to_another_engine() {
+    let ends = Proof::ALL.iter().map(|proof| with_proof(*proof));
+    let ends: Vec<OwnerEnd> = ends.chain([OwnerEnd { state: EngineState::Stopped, ..dead(1) }]).collect();
+    for (end, rerun) in ends.iter().flat_map(|end| [(end, Rerun::Always), (end, Rerun::Never)]) {
+        for (lost, handed_back) in [(0, 0), (2, 0), (0, HAND_BACK_MAX)] {
+            let policy = Policy { rerun, ..Policy::default() };
+            let orphan = Orphan { lost, handed_back, policy, ..orphan() };
+            let otherwise = take_over(&orphan, end).next;
+            for wish in Wish::ALL.iter().copied() {
+                let plan = take_over(&Orphan { wish, ..orphan }, end);
+                let is_quarantine = otherwise == Next::Quarantined;
+                let expected = as_wished(wish, false, is_quarantine, otherwise.clone());
+                assert_eq!(plan.next, expected, "{wish} {end:?} {orphan:?}");
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::handlers::Attempt;
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::{Epoch, Incarnation, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::lease::LeasePhase;
-use crate::protocol::task::TaskState;
+use crate::protocol::task::{Reason, TaskState, Wish};
 use crate::protocol::timing::Timing;
 use crate::store::memory::State;
 use crate::store::{Claimed, Fence, Finish, FinishOutcome, Held};
@@ -34,6 +34,8 @@ pub(super) struct Checker {
     written: BTreeSet<(TaskId, Nonce)>,
     started: BTreeSet<(TaskId, u32)>,
     beats: BTreeMap<Incarnation, u64>,
+    /// What people were told would be done with a running attempt.
+    asked: BTreeMap<TaskId, (Held, Wish)>,
     /// When lives ended, whatever ended them.
     ended_at: Vec<u64>,
     has_failed_over: bool,
@@ -61,8 +63,37 @@ impl Checker {
         self.violation.get_or_insert(what);
     }
 
-    /// I2, lines, and I4 for stored counters, on the whole state.
+    /// A person was told that this will be done with a running attempt.
+    pub(super) fn asked(&mut self, task: TaskId, held: Option<Held>, wish: Wish) {
+        match held {
+            Some(held) => drop(self.asked.insert(task, (held, wish))),
+            None => self.fail(format!("wish: {wish} was accepted for task {task}, which does not run")),
+        }
+    }
+
+    /// What was accepted is obeyed in the step that ends the attempt, unless the work was done first, or a task
+    /// that is to run again is one that no engine may have any more.
+    fn wishes(&mut self, s: &State) {
+        let (over, open): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.asked).into_iter().partition(|(_, (held, _))| !is_current(s, held));
+        self.asked = open;
+        for (id, (_, wish)) in over {
+            let Some(task) = s.tasks.get(&id).or_else(|| s.archive.get(&id)) else { continue };
+            let is_obeyed = match wish {
+                Wish::None => true,
+                Wish::Cancel => task.state == TaskState::Canceled,
+                Wish::Hold => task.state == TaskState::Held,
+                Wish::Requeue => task.state == TaskState::Quarantined || task.reason == Reason::Requeued,
+            };
+            if !is_obeyed && task.state != TaskState::Done {
+                self.fail(format!("wish: {wish} of task {id} was accepted, and it is {}", task.state));
+            }
+        }
+    }
+
+    /// I2, lines, wishes, and I4 for stored counters, on the whole state.
     pub(super) fn state(&mut self, s: &State) {
+        self.wishes(s);
         for (id, task) in s.tasks.iter().filter(|(_, task)| task.state == TaskState::Running) {
             let Some(owner) = task.owner else {
                 return self.fail(format!("I2: task {id} runs without an owner"));
@@ -205,6 +236,7 @@ impl Checker {
     pub(super) fn failed_over(&mut self, s: &State) {
         self.has_failed_over = true;
         self.written.clear();
+        self.asked.clear();
         self.stored = s.resources.iter().map(|(name, resource)| (name.clone(), resource.token)).collect();
     }
 }

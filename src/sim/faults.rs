@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::net::Link;
 use super::plan::{Fault, HEAL_AT, new_unit, people};
 use super::rng::Rng;
+use super::store::SimStore;
 use super::world::{MS, Outage, S, now, trace, with};
 use super::{failover, process, unit};
 use crate::protocol::engine::{EngineState, Proof, Wanted};
-use crate::protocol::ids::TaskId;
+use crate::protocol::task::{TaskState, Wish};
 use crate::store::{Fence, Store, TaskVerb, Wish4Engine};
 
 /// How long a disturbance lasts: less than L, more than L, more than T.
@@ -222,17 +223,28 @@ fn wish(u: usize) {
     });
     people(|store| {
         if cancel {
-            let ids = store.inner.edit(|s| s.tasks.keys().copied().collect::<Vec<TaskId>>());
-            if let Some(id) = ids.get((last % (ids.len().max(1) as u64)) as usize) {
-                let verb = if last.is_multiple_of(3) { TaskVerb::Retry } else { TaskVerb::Cancel };
-                let _ = store.task_verb(*id, verb);
-            }
+            ask(store, last);
             return;
         }
         let deadline = Some(Duration::from_secs(1)).filter(|_| wanted == Wanted::Drain);
         let wish = Wish4Engine { name, wanted, reason: None, by: "somebody".into(), deadline, lasts: None };
         let _ = store.set_wanted(&wish);
     });
+}
+
+/// A person wants something of one task, or of all that run at this moment.
+fn ask(store: &SimStore, dice: u64) {
+    let runs = |state: TaskState| state == TaskState::Running;
+    let tasks = store.inner.edit(|s| s.tasks.iter().map(|(id, task)| (*id, task.state)).collect::<Vec<_>>());
+    if dice.is_multiple_of(2) {
+        let wish = Wish::ALL[1 + (dice >> 8) as usize % (Wish::ALL.len() - 1)];
+        tasks.iter().filter(|(_, state)| runs(*state)).for_each(|(id, _)| store.ask(*id, wish));
+        return;
+    }
+    if let Some((id, _)) = tasks.get((dice % (tasks.len().max(1) as u64)) as usize) {
+        let verb = if dice.is_multiple_of(3) { TaskVerb::Retry } else { TaskVerb::Cancel };
+        let _ = store.task_verb(*id, verb);
+    }
 }
 
 /// The same name is started again elsewhere.

@@ -12,6 +12,7 @@ use crate::config::RetentionConfig;
 use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
 use crate::protocol::liveness::SweepKind;
+use crate::protocol::task::Wish;
 use crate::protocol::time::Timestamp;
 use crate::store::*;
 
@@ -64,6 +65,25 @@ impl SimStore {
         let out = step(&self.inner);
         self.inner.edit(|s| with(|w| w.check.state(s)));
         out
+    }
+
+    /// A person asks something of a running task. Only `cancel` has a verb yet; all are obeyed alike.
+    pub(super) fn ask(&self, task: TaskId, wish: Wish) {
+        if wish == Wish::Cancel {
+            let _ = self.task_verb(task, TaskVerb::Cancel);
+            return;
+        }
+        trace!("{wish} is asked of {task}");
+        self.inner.edit(|s| s.tasks.get_mut(&task).map(|task| task.wish = wish));
+        self.note_wish(task, wish);
+    }
+
+    fn note_wish(&self, task: TaskId, wish: Wish) {
+        let held = self.inner.edit(|s| s.tasks.get(&task).and_then(|row| row.held(task)));
+        with(|w| {
+            w.stats.wishes += 1;
+            w.check.asked(task, held, wish);
+        });
     }
 
     fn count<T>(&self, count: impl FnOnce(&mut super::world::Stats) -> T) -> T {
@@ -253,6 +273,9 @@ impl Store for SimStore {
     fn task_verb(&self, task: TaskId, verb: TaskVerb) -> StoreResult<VerbOutcome> {
         let out = self.write(|s| s.task_verb(task, verb));
         trace!("{verb:?} {task}: {out:?}");
+        if matches!(out, Ok(VerbOutcome::Asked)) {
+            self.note_wish(task, Wish::Cancel);
+        }
         out
     }
     fn meta(&self) -> StoreResult<Meta> {

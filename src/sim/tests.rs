@@ -28,5 +28,6 @@ fn the_fixed_seeds_keep_all_promises() {
         some(0).and(odd.join().expect("its panic says which seed"))
     });
     assert!(all.refused > 0, "no zombie tried to write: the set proves nothing");
+    assert!(all.wishes > 0, "nobody asked anything of a running task");
     assert!(all.takeovers > 0 && all.failovers > 0 && all.fences > 0 && all.proofs > 0);
 }

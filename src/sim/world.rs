@@ -83,6 +83,8 @@ pub struct Stats {
     pub attempts: u64,
     /// Tasks that ended.
     pub tasks: u64,
+    /// What people asked of running tasks.
+    pub wishes: u64,
     /// Attempts that overlapped with a successor in a class that is not covered.
     pub uncovered: u64,
 }
@@ -103,6 +105,7 @@ impl Stats {
             failovers: self.failovers + other.failovers,
             attempts: self.attempts + other.attempts,
             tasks: self.tasks + other.tasks,
+            wishes: self.wishes + other.wishes,
             uncovered: self.uncovered + other.uncovered,
         }
     }

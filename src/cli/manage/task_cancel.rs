@@ -10,6 +10,9 @@ use super::shared::verdict::{BulkArgs, Deed, run as run_deed};
 
 /// Stop tasks for good; a running one is stopped by its engine within a heartbeat
 ///
+/// A running task that ends before that is canceled all the same, whatever its end and whoever writes it; only one
+/// that is done stays done.
+///
 /// A selection without -s means every task that has not ended; one of several tasks needs consent (--yes).
 ///
 /// Exit codes: 0, 1 some could not be canceled, 3 refused (consent, or it has ended), 4 no such task.

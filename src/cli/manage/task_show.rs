@@ -89,7 +89,7 @@ impl Shown {
         table.row([format!("Task {}", row.id), format!("{}   priority {}", row.kind, row.priority)]);
         table.row(["State".to_owned(), self.state_words(in_utc)]);
         if row.wish != Wish::None {
-            table.row(["Asked".to_owned(), format!("{}; its engine sees it with its next heartbeat", row.wish)]);
+            table.row(["Asked".to_owned(), format!("{}; obeyed when this attempt ends, unless it is done", row.wish)]);
         }
         table.row([
             "Created",

@@ -7,7 +7,7 @@ use crate::engine::shared::{Phase, Shared};
 use crate::handlers::{Ended, StopKind};
 use crate::protocol::ids::{Incarnation, KindName};
 use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
-use crate::protocol::task::{AttemptResult, Reason, Wish};
+use crate::protocol::task::AttemptResult;
 use crate::protocol::time::LeaseInstant;
 use crate::store::Finish;
 
@@ -62,13 +62,13 @@ pub(super) fn to_finish(shared: &Shared, entry: &Entry, ended: Ended) -> Option<
     let budget = Budget { retry, failures: task.failures, roll: fastrand::f64() };
     let request =
         Request { retry_after: ended.retry_after, elsewhere: ended.elsewhere, was_elsewhere: task.was_elsewhere };
-    let snooze = ended.retry_after.filter(|_| ended.result == AttemptResult::HandedBack && entry.wish == Wish::None);
     let unstarted = !ended.started && ended.result == AttemptResult::HandedBack;
-    let next = match snooze {
-        Some(delay) => Next::Wait { delay, reason: Reason::Retry },
+    // What a person has asked for meanwhile stands in the task's row, and the store reads it there: this engine
+    // may not have heard of it yet.
+    let next = match unstarted {
         // What never started was not interrupted: `rerun = "never"` does not hold it.
-        None if unstarted && entry.wish == Wish::None => Next::Ready(task.reason),
-        None => after_attempt(ended.result, entry.wish, &policy, &budget, &request),
+        true => Next::Ready(task.reason),
+        false => after_attempt(ended.result, &policy, &budget, &request),
     };
     let elsewhere = ended.elsewhere && !task.was_elsewhere && matches!(next, Next::Ready(_) | Next::Wait { .. });
     Some(Finish {

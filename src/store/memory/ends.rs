@@ -4,7 +4,7 @@ use super::state::State;
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
-use crate::protocol::takeover::Next;
+use crate::protocol::takeover::{Next, obeyed};
 use crate::protocol::task::{AttemptResult, OnFailure, OnRetry, TaskState, Wish};
 use crate::protocol::time::Timestamp;
 use crate::store::api::{FinishState, StoreResult};
@@ -23,7 +23,11 @@ impl State {
         ends: &[Finish],
         now: Timestamp,
     ) -> StoreResult<Vec<FinishOutcome>> {
-        if ends.iter().any(|end| self.is_mine(&end.held) && raises_token(&end.next, end.result)) {
+        let raises = |end: &Finish| {
+            let wish = self.tasks.get(&end.held.task).map_or(Wish::None, |task| task.wish);
+            self.is_mine(&end.held) && raises_token(&obeyed(wish, end.next.clone()), end.result)
+        };
+        if ends.iter().any(raises) {
             self.must_be_recorded()?;
         }
         let mut written: Vec<Held> = Vec::new();
@@ -84,6 +88,7 @@ impl State {
             _ => end.next.clone(),
         };
         let Some(task) = self.tasks.get_mut(&end.held.task) else { return };
+        let next = obeyed(task.wish, next);
         task.failures += u32::from(end.uses_budget);
         task.attempt -= u32::from(end.unstarted && !planted(Bug::AttemptAtEnd));
         task.attempt += u32::from(!end.unstarted && planted(Bug::AttemptAtEnd));

@@ -54,12 +54,19 @@ pub fn affected(outcomes: &BTreeMap<TaskId, VerbOutcome>, verb: TaskVerb) -> Opt
         [(only, _)] => only.to_string(),
         several => several.iter().map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", "),
     };
-    let new = match verb {
-        TaskVerb::Retry => TaskState::Ready,
-        TaskVerb::Cancel => TaskState::Canceled,
+    let asked = counts.get(&TaskState::Running).copied().unwrap_or(0);
+    let new = match (verb, asked, changed.len() - asked) {
+        (TaskVerb::Retry, ..) => TaskState::Ready.word().to_owned(),
+        (TaskVerb::Cancel, 0, _) => TaskState::Canceled.word().to_owned(),
+        // What runs may be done first: nobody knows yet.
+        (TaskVerb::Cancel, _, 0) => ASKED.to_owned(),
+        (TaskVerb::Cancel, asked, canceled) => format!("{canceled} canceled, {asked} {ASKED}"),
     };
-    Some(Affected::tasks(changed).from_to(old, new.word()))
+    Some(Affected::tasks(changed).from_to(old, new))
 }
+
+/// What the history says of a running task.
+const ASKED: &str = "asked to stop";
 
 fn apply(db: &mut dyn Db, ids: &BTreeSet<TaskId>, verb: TaskVerb) -> StoreResult<BTreeMap<TaskId, VerbOutcome>> {
     let wants = resources_of(db, &ids.iter().copied().collect::<Vec<_>>())?;

@@ -8,14 +8,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::change::{Change, change_held};
 use super::ends::{ARCHIVED, Ended, of_task, write_next};
 use super::engines;
 use super::lines::wake_heads;
 use super::rows::{corrupt, held, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::TaskId;
-use crate::protocol::takeover::Next;
-use crate::protocol::task::{AttemptResult, TaskState};
+use crate::protocol::takeover::{Next, obeyed};
+use crate::protocol::task::{AttemptResult, TaskState, Wish};
 use crate::store::api::{FinishState, StoreResult};
 use crate::store::db::Db;
 use crate::store::sql::{Bind, ColumnType, Dialect};
@@ -148,12 +149,10 @@ fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult
     let mut written = Vec::new();
     let mut freed = BTreeSet::new();
     for end in order {
-        if !write_own(db, who, end)? {
-            continue;
-        }
+        let Some(wish) = write_own(db, who, end)? else { continue };
         let names = wants.get(&end.held.task).map_or(&[][..], Vec::as_slice);
         let stored = names.iter().filter_map(|n| locked.get(n)).copied().max().unwrap_or(end.held.token);
-        let next = somewhere_else(db, end)?;
+        let next = obeyed(wish, somewhere_else(db, end)?);
         if !end.unstarted {
             write_attempt(db, who, end, &next)?;
             write_output(db, end)?;
@@ -172,8 +171,10 @@ fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult
     Ok(written)
 }
 
-/// The first write: the row that carries the token. False: the claim is not this engine's any more.
-fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool> {
+/// The first write: the row that carries the token. What a person has asked for while the task ran; `None`: the
+/// claim is not this engine's any more. The wish is read behind the write, so under its lock: one that was
+/// accepted is there, and one that comes later finds that the task does not run.
+fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<Option<Wish>> {
     let now = db.dialect().now;
     let mut s = db.stmt();
     let (id, token, nonce) =
@@ -182,13 +183,25 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<bool>
     let (budget, counted) = (s.int(i64::from(end.uses_budget)), s.int(i64::from(end.unstarted)));
     let in_a_row = if end.result == AttemptResult::HandedBack { "handed_back" } else { "0" };
     let (not_on, elsewhere) = (s.opt_text(end.not_on.clone()), s.int(i64::from(end.not_on.is_some())));
-    let sql = s.sql(format!(
-        "UPDATE task SET version = version + 1, failures = failures + {budget}, attempt = attempt - {counted}, \
+    let set = format!(
+        "version = version + 1, failures = failures + {budget}, attempt = attempt - {counted}, \
          handed_back = {in_a_row}, engine = {engine}, ended_at = {now}, not_on = {not_on}, \
-         was_elsewhere = CASE WHEN {elsewhere} = 1 THEN 1 ELSE was_elsewhere END \
-         WHERE id = {id} AND token = {token} AND nonce = {nonce} AND state = 3"
-    ));
-    Ok(db.execute("finish", &sql)? == 1)
+         was_elsewhere = CASE WHEN {elsewhere} = 1 THEN 1 ELSE was_elsewhere END"
+    );
+    let row = format!("id = {id}");
+    let own = Change {
+        step: "finish",
+        table: "task",
+        key: "id",
+        set: Some(set),
+        which: format!("token = {token} AND nonce = {nonce} AND state = 3"),
+        guard: "1 = 1".into(),
+        order: String::new(),
+        lock: "",
+        columns: "wish",
+    };
+    let written = change_held(db, &s, &own, &row)?;
+    Ok(written.map(|mut row| Wish::from_code(row.int()).unwrap_or(Wish::None)))
 }
 
 /// A task that is barred from this host needs another host; where there is none it has failed.

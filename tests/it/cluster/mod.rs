@@ -71,6 +71,7 @@ macro_rules! cases {
                 engines_that_start_together_set_an_empty_database_up
                 what_is_no_database_is_refused_with_78;
             stops:
+                a_cancel_is_obeyed_although_the_attempt_ends_by_itself_first
                 stubborn_tasks_end_on_timeout_cancel_and_stop
                 a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest
                 an_engine_that_is_stopped_while_it_starts_exits_well
@@ -184,6 +185,7 @@ mod mariadb {
             a_schema_that_is_newer_is_refused_with_78
             engines_that_start_together_set_an_empty_database_up;
         stops:
+            a_cancel_is_obeyed_although_the_attempt_ends_by_itself_first
             an_engine_that_ends_adds_what_it_did_to_the_hour
             drain_pause_and_stop_are_obeyed_with_the_next_beat;
         lines:

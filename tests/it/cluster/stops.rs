@@ -69,6 +69,25 @@ pub fn stubborn_tasks_end_on_timeout_cancel_and_stop(rig: &Rig) {
     assert_eq!((row.state, row.proof, row.taken_over), (EngineState::Stopped, None, 0));
 }
 
+/// Heartbeats are ten seconds apart here, so the attempt ends before its engine hears of the wish.
+pub fn a_cancel_is_obeyed_although_the_attempt_ends_by_itself_first(rig: &Rig) {
+    let a =
+        rig.engine("a").timing("tolerant").kind("back", "retry = { max = 5, first = \"1s\", factor = 1.0 }").start();
+    let (temporary, permanent) =
+        (rig.add_to("back", "wait_go; exit 75", &[]), rig.add_to("back", "wait_go; exit 65", &["r"]));
+    let (done, behind) = (rig.add_to("back", "wait_go", &[]), rig.add_to("back", "ticks 1", &["r"]));
+    for task in [temporary, permanent, done] {
+        rig.wait_starts(task, 1, SOON);
+        assert_eq!(rig.store().task_verb(task, TaskVerb::Cancel).unwrap(), VerbOutcome::Asked);
+    }
+    rig.go();
+    ended(rig, temporary, TaskState::Canceled, AttemptResult::Tempfail);
+    ended(rig, permanent, TaskState::Canceled, AttemptResult::Failed);
+    ended(rig, done, TaskState::Done, AttemptResult::Done);
+    rig.wait_state(behind, TaskState::Done, SOON);
+    a.stop();
+}
+
 pub fn a_stopping_engine_lets_its_tasks_finish_and_its_peer_takes_the_rest(rig: &Rig) {
     let a = rig.engine("a").slots(1).start();
     let (first, second) = (rig.add("ticks 20"), rig.add("ticks 1"));

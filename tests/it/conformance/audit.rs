@@ -14,7 +14,7 @@ use super::tasks::one_of_each;
 use crate::support::builders::*;
 use crate::support::databases::Rig;
 
-fn change(verb: &str) -> Change {
+pub fn change(verb: &str) -> Change {
     Change::new("bob@host-1", "host-1", "rekindle", verb, Some("a reason".to_owned()))
 }
 
@@ -59,6 +59,19 @@ pub fn each_change_by_a_person_has_its_entry(rig: &Rig) {
     assert!(now.since(pause.at) < secs(60) && pause.at <= now, "the database's clock");
     let lasts = pause.until.unwrap().since(pause.at);
     assert!(lasts >= secs(60) && lasts < secs(61), "{lasts:?}");
+}
+
+/// What runs may be done before it is stopped: nobody knows yet.
+pub fn a_running_task_is_asked_to_stop_and_the_history_says_no_more(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let ids = task().add_many(store, 3);
+    a.claim().limit(2).run(store);
+    for batch in [&ids[..1], &ids[1..]] {
+        store.task_verbs(batch, TaskVerb::Cancel, &change("task cancel")).unwrap();
+    }
+    let told: Vec<_> = history(rig, HistoryFilter::default()).into_iter().map(|e| (e.old, e.new)).collect();
+    let pair = |old: &str, new: &str| (Some(old.to_owned()), Some(new.to_owned()));
+    assert_eq!(told, [pair("1 ready, 1 running", "1 canceled, 1 asked to stop"), pair("running", "asked to stop")]);
 }
 
 pub fn what_was_not_changed_has_no_entry(rig: &Rig) {

@@ -1,7 +1,7 @@
 //! The end of an attempt, and who may not write it any more.
 
 use rekindle::protocol::takeover::Next;
-use rekindle::protocol::task::{AttemptResult, Reason, TaskState};
+use rekindle::protocol::task::{AttemptResult, Reason, TaskState, Wish};
 use rekindle::store::*;
 
 use crate::support::builders::*;
@@ -121,13 +121,89 @@ pub fn canceled_and_held_ends_are_kept_apart(rig: &Rig) {
     assert_eq!(row(store, ids[1]).nonce, None);
 }
 
-pub fn a_wish_ends_with_the_attempt(rig: &Rig) {
+/// The ends that an owner reports, each with where the task goes if nobody has asked for anything.
+fn ends_of(claimed: &Claimed) -> Vec<(&'static str, Finish, TaskState)> {
+    let not_on = Some("host-of-a".to_owned());
+    let snooze = Next::Wait { delay: secs(30), reason: Reason::Retry };
+    let elsewhere = Finish { next: Next::Ready(Reason::Retry), not_on: not_on.clone(), ..failed(claimed) };
+    let never = Finish { next: Next::Failed, ..handed_back(claimed) };
+    vec![
+        ("done", done(claimed), TaskState::Done),
+        ("done with output", Finish { output: b"x".to_vec(), ..done(claimed) }, TaskState::Done),
+        ("failed", failed(claimed), TaskState::Failed),
+        ("failed here, and there is another host", elsewhere, TaskState::Ready),
+        ("tempfail", retry(claimed, secs(30)), TaskState::Waiting),
+        ("tempfail here", Finish { not_on, ..retry(claimed, secs(30)) }, TaskState::Waiting),
+        ("timeout", Finish { result: AttemptResult::Timeout, ..retry(claimed, secs(30)) }, TaskState::Waiting),
+        ("crash", Finish { result: AttemptResult::Crash, ..retry(claimed, secs(30)) }, TaskState::Waiting),
+        ("no retry is left", Finish { next: Next::Failed, ..retry(claimed, secs(30)) }, TaskState::Failed),
+        ("snoozed", Finish { next: snooze, ..handed_back(claimed) }, TaskState::Waiting),
+        ("handed back", handed_back(claimed), TaskState::Ready),
+        ("never started", Finish { unstarted: true, ..handed_back(claimed) }, TaskState::Ready),
+        ("interrupted, and is not to run again", never, TaskState::Failed),
+    ]
+}
+
+/// The engine has not heard of the wish yet: its next beat would have brought it.
+pub fn an_accepted_wish_is_obeyed_however_its_owner_ends_the_attempt(rig: &Rig) {
+    let (store, a, _b) = (&*rig.store, engine("a").on(rig), engine("b").on(rig));
+    let ends = {
+        task().add(store);
+        let some = a.claim().one(store);
+        a.ends(store, done(&some));
+        ends_of(&some).len()
+    };
+    for (wish, end, keyed) in Wish::ALL.iter().flat_map(|w| (0..ends).flat_map(|n| [(*w, n, false), (*w, n, true)])) {
+        let (builder, claim) = if keyed { (task_on(&["r"]), a.claim().keyed()) } else { (task(), a.claim()) };
+        let id = builder.add(store);
+        let claimed = claim.one(store);
+        assert_eq!(claimed.held.task, id);
+        rig.ask(id, wish);
+        let (what, end, otherwise) = ends_of(&claimed).swap_remove(end);
+        let (result, unstarted) = (end.result, end.unstarted);
+        a.ends(store, end);
+        let is_done = otherwise == TaskState::Done;
+        let expected = match wish {
+            Wish::Cancel if !is_done => TaskState::Canceled,
+            Wish::Hold if !is_done => TaskState::Held,
+            Wish::Requeue if !is_done => TaskState::Ready,
+            _ => otherwise,
+        };
+        let row = row(store, id);
+        assert_eq!((row.state, row.wish), (expected, Wish::None), "{what}, {wish}, keyed {keyed}");
+        if wish == Wish::Requeue && !is_done {
+            assert_eq!((row.reason, row.due_at), (Reason::Requeued, None), "{what}");
+        }
+        if !is_done && wish != Wish::None {
+            assert!(expected == TaskState::Canceled || row.token > claimed.held.token, "{what}: its token is raised");
+        }
+        // How the attempt ended is not rewritten by what was asked.
+        let attempts = store.attempts(id).unwrap();
+        assert_eq!(attempts.last().and_then(|row| row.result), Some(result).filter(|_| !unstarted), "{what}, {wish}");
+        assert_eq!(store.read_finish(&claimed.held).unwrap() == FinishState::Written, !unstarted, "{what}, {wish}");
+        if keyed {
+            let r = store.resource(&resource("r")).unwrap().unwrap();
+            assert_eq!(r.owner_task, None, "{what}, {wish}");
+        }
+        if row.state != TaskState::Done {
+            store.task_verb(id, TaskVerb::Cancel).unwrap();
+        }
+    }
+}
+
+/// One statement may end many: each by what was asked of it.
+pub fn a_batch_of_ends_obeys_the_wish_of_each(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
-    let id = task().add(store);
-    let claimed = a.claim().one(store);
-    store.task_verb(id, TaskVerb::Cancel).unwrap();
-    a.ends(store, retry(&claimed, secs(0)));
-    assert_eq!(row(store, id).wish, rekindle::protocol::task::Wish::None);
+    let ids = task().add_many(store, 5);
+    let c = a.claim().run(store);
+    let outcomes = store.task_verbs(&[ids[0], ids[1]], TaskVerb::Cancel, &super::audit::change("task cancel")).unwrap();
+    assert_eq!(outcomes, [VerbOutcome::Asked; 2]);
+    rig.ask(ids[2], Wish::Hold);
+    let ends = [done(&c[0]), failed(&c[1]), retry(&c[2], secs(9)), done(&c[3]), retry(&c[4], secs(9))];
+    assert_eq!(a.finish(store, &ends), [FinishOutcome::Written; 5]);
+    let states: Vec<_> = ids.iter().map(|id| state(store, *id).unwrap()).collect();
+    use TaskState::{Canceled, Done, Held, Waiting};
+    assert_eq!(states, [Done, Canceled, Held, Done, Waiting]);
 }
 
 pub fn what_never_started_is_handed_back_free(rig: &Rig) {

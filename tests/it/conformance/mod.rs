@@ -33,6 +33,7 @@ macro_rules! store_cases {
             $on:
             audit:
                 each_change_by_a_person_has_its_entry
+                a_running_task_is_asked_to_stop_and_the_history_says_no_more
                 what_was_not_changed_has_no_entry
                 forgotten_engines_are_named_in_the_history
                 a_command_in_batches_is_one_entry_that_each_of_its_tasks_finds
@@ -87,6 +88,7 @@ macro_rules! store_cases {
                 an_incarnation_is_charged_once_per_task
                 rerun_never_fails_and_raises_the_token
                 a_wish_to_cancel_is_obeyed_at_takeover
+                a_wish_is_obeyed_by_whoever_ends_the_life_of_the_owner
                 what_a_stopped_engine_left_counts_as_handed_back
                 a_takeover_goes_on_in_batches
                 several_sweepers_take_each_task_once
@@ -114,7 +116,8 @@ macro_rules! store_cases {
                 promotion_keeps_to_its_limit_and_to_the_order_of_due_times
                 a_failed_task_keeps_its_row_and_its_reason
                 canceled_and_held_ends_are_kept_apart
-                a_wish_ends_with_the_attempt
+                an_accepted_wish_is_obeyed_however_its_owner_ends_the_attempt
+                a_batch_of_ends_obeys_the_wish_of_each
                 what_never_started_is_handed_back_free
                 ends_of_a_running_batch_are_read_back_by_nonce
                 a_hand_back_at_or_after_its_engines_end_reads_back_as_written

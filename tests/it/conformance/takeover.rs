@@ -2,7 +2,7 @@
 
 use rekindle::protocol::engine::Proof;
 use rekindle::protocol::ids::Nonce;
-use rekindle::protocol::task::{AttemptResult, Policy, Reason, Rerun, TaskState};
+use rekindle::protocol::task::{AttemptResult, Policy, Reason, Rerun, TaskState, Wish};
 use rekindle::store::*;
 
 use crate::support::builders::*;
@@ -111,6 +111,59 @@ pub fn a_wish_to_cancel_is_obeyed_at_takeover(rig: &Rig) {
     }
     let r = store.resource(&resource("r")).unwrap().unwrap();
     assert!(r.owner_task.is_none() && r.token > on_r.held.token && r.line.is_empty());
+}
+
+type Way = fn(&Rig, &Engine);
+
+/// Nobody brought the wish to the engine: it was fenced, said goodbye, or came back as a new life first.
+pub fn a_wish_is_obeyed_by_whoever_ends_the_life_of_the_owner(rig: &Rig) {
+    let store = &*rig.store;
+    let never = Policy { rerun: Rerun::Never, ..Policy::default() };
+    let ways: [(&str, Way); 5] = [
+        ("expiry", |rig, a| assert_eq!(a.fence(&*rig.store, Some(0), Proof::Expiry), FenceOutcome::Won)),
+        ("guard", |rig, a| a.dies(&*rig.store)),
+        ("operator", |rig, a| assert_eq!(a.fence(&*rig.store, None, Proof::Operator), FenceOutcome::Won)),
+        ("stop", |rig, a| assert!(rig.store.stop(a.incarnation).unwrap())),
+        ("itself", |rig, a| drop(engine(a.name.as_str()).after(a, Proof::Itself, &[]).on(rig))),
+    ];
+    for (way, end) in ways {
+        for policy in [Policy::default(), never] {
+            let name = format!("{way}-{}", policy.code());
+            let a = engine(&name).on(rig);
+            let ids: Vec<_> = Wish::ALL.iter().map(|_| task_on(&["r", "s"]).of(&name).add(store)).collect();
+            let plain: Vec<_> = Wish::ALL.iter().map(|_| task().of(&name).add(store)).collect();
+            let mut wanted = Vec::new();
+            for claimed in a.claim().of(&name).policy(policy).run(store) {
+                let at = plain.iter().position(|id| *id == claimed.held.task).unwrap();
+                wanted.push((claimed, Wish::ALL[at]));
+            }
+            // One of the line at a time: the first is asked to be put aside.
+            wanted.push((a.claim().of(&name).policy(policy).keyed().one(store), Wish::Hold));
+            assert_eq!(wanted[4].0.held.task, ids[0]);
+            for (claimed, wish) in &wanted {
+                rig.ask(claimed.held.task, *wish);
+            }
+            end(rig, &a);
+            a.takeover(store);
+            for (claimed, wish) in &wanted {
+                let row = row(store, claimed.held.task);
+                let expected = match wish {
+                    Wish::Cancel => TaskState::Canceled,
+                    Wish::Hold => TaskState::Held,
+                    Wish::Requeue => TaskState::Ready,
+                    Wish::None if policy.rerun == Rerun::Never => TaskState::Failed,
+                    Wish::None => TaskState::Ready,
+                };
+                assert_eq!((row.state, row.wish), (expected, Wish::None), "{way} {wish} {:?}", policy.rerun);
+                assert!(*wish != Wish::Requeue || row.reason == Reason::Requeued);
+            }
+            let r = store.resource(&resource("r")).unwrap().unwrap();
+            assert_eq!(r.owner_task, None);
+            for id in ids {
+                store.task_verb(id, TaskVerb::Cancel).unwrap();
+            }
+        }
+    }
 }
 
 pub fn what_a_stopped_engine_left_counts_as_handed_back(rig: &Rig) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rekindle::clock::ManualClock;
 use rekindle::config::DatabaseUrl;
 use rekindle::protocol::ids::{Incarnation, Nonce, TaskId, Token};
-use rekindle::protocol::task::TaskState;
+use rekindle::protocol::task::{TaskState, Wish};
 use rekindle::store::db::Db;
 use rekindle::store::mysql::MysqlDb;
 use rekindle::store::postgres::Postgres;
@@ -224,6 +224,14 @@ impl Rig {
             "UPDATE task SET state = 3, owner = {owner}, nonce = {nonce}, token = token + 1, attempt = attempt + 1, \
              claimed_at = created_at WHERE id = {task}"
         ));
+    }
+
+    /// A person asks something of a running task. Only `cancel` has a verb yet.
+    pub fn ask(&self, task: TaskId, wish: Wish) {
+        if let Place::Memory { store, .. } = &self.place {
+            return store.edit(|state| state.tasks.get_mut(&task).unwrap().wish = wish);
+        }
+        self.sql(&format!("UPDATE task SET wish = {} WHERE id = {} AND state = 3", wish.code(), task.as_i64()));
     }
 
     /// A wake-up was lost: the task is blocked although its line is free.

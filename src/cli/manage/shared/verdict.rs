@@ -202,7 +202,9 @@ fn list(outcomes: &[(TaskId, VerbOutcome)], deed: Deed, footer: String) -> List 
 fn line(id: TaskId, outcome: VerbOutcome, deed: Deed) -> String {
     match outcome {
         VerbOutcome::Applied(was) => format!("{id} {was} -> {}", deed.becomes),
-        VerbOutcome::Asked => format!("{id} runs: its engine stops it with its next heartbeat"),
+        VerbOutcome::Asked => {
+            format!("{id} runs: its engine stops it with its next heartbeat, unless it is done before that")
+        }
         VerbOutcome::WrongState(state) => format!("{id} is {state}, so {} means nothing", deed.word),
         VerbOutcome::NotFound => format!("{id} not found"),
     }
