@@ -17,8 +17,8 @@
 //! 10. No clock of a host or of the database decides that an engine is dead.
 //!
 //! Where to look: [`protocol`] decides (pure), [`store`] is the shared table, [`engine`] the loops,
-//! [`guard`] the small parent process that kills and proves, [`handlers`] what runs a task, [`daemon`]
-//! the program `rekindle-engine`, [`cli`] the program `rekindle`, [`health`] the program
+//! [`guard`] the small parent process that kills and proves, [`handlers`] what runs a task, [`process`]
+//! what a program says of itself to the kernel, [`daemon`] the program `rekindle-engine`, [`cli`] the program `rekindle`, [`health`] the program
 //! `rekindle-check`, [`config`] every setting, [`clock`] the only reader of clocks.
 //!
 //! A library user makes a [`store`], says what it can run ([`engine::EngineOptions`]) and starts an
@@ -33,6 +33,7 @@ pub mod guard;
 pub mod handlers;
 pub mod health;
 pub mod planted;
+pub mod process;
 pub mod protocol;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

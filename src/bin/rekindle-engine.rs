@@ -1,5 +1,6 @@
 //! The daemon, one per host.
 
 fn main() -> std::process::ExitCode {
+    rekindle::process::hide_or_warn();
     rekindle::daemon::main()
 }

@@ -15,7 +15,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,6 +114,13 @@ impl StateDir {
         &self.lock
     }
 
+    /// Adds the engine to the guard's name in the lock. An engine hides what it has open from all but root, so
+    /// whoever finds it frozen and without its guard could not know it by that.
+    pub(super) fn sign_engine(&self, engine: i32) -> io::Result<()> {
+        let Some(proc) = tree::read(engine) else { return Ok(()) };
+        self.lock.write_all_at(format!("{}\n{engine} {}\n", own_pid(), proc.start_ticks).as_bytes(), 0)
+    }
+
     /// Written before anything is put in, so that the next life finds it.
     pub(super) fn remember_cgroup(&self, cgroup: &Path) -> io::Result<()> {
         fs::write(self.path.join("cgroup"), cgroup.as_os_str().as_encoded_bytes())
@@ -199,9 +206,20 @@ fn holder(lock: &mut File) -> String {
 }
 
 fn signer(lock: &mut File) -> Option<i32> {
+    signature(lock)?.lines().next()?.parse().ok()
+}
+
+/// Number and start of the engine proper.
+fn signed_engine(lock: &mut File) -> Option<(i32, u64)> {
+    let text = signature(lock)?;
+    let (pid, start_ticks) = text.lines().nth(1)?.split_once(' ')?;
+    Some((pid.parse().ok()?, start_ticks.parse().ok()?))
+}
+
+fn signature(lock: &mut File) -> Option<String> {
     let mut text = String::new();
-    lock.seek(SeekFrom::Start(0)).and_then(|_| lock.take(32).read_to_string(&mut text)).ok()?;
-    text.trim().parse().ok()
+    lock.seek(SeekFrom::Start(0)).and_then(|_| lock.take(64).read_to_string(&mut text)).ok()?;
+    Some(text)
 }
 
 /// The lock is held, but the guard that took it is dead: what holds it is an engine that should have died
@@ -213,13 +231,16 @@ fn kill_unguarded(lock: &mut File) -> bool {
     if tree::read(guard).is_some_and(|proc| proc.is_alive()) {
         return false;
     }
-    let has_it_open = |pid: i32| {
-        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        fds.filter_map(|fd| fs::metadata(fd.path()).ok()).any(|m| (m.dev(), m.ino()) == (meta.dev(), meta.ino()))
+    // Only root may see what an engine has open, so it is known by name as well.
+    let signed = signed_engine(lock);
+    let holds_it = |proc: &tree::Proc| {
+        let fds = fs::read_dir(format!("/proc/{}/fd", proc.pid)).into_iter().flatten().flatten();
+        let mut fds = fds.filter_map(|fd| fs::metadata(fd.path()).ok());
+        signed == Some((proc.pid, proc.start_ticks)) || fds.any(|m| (m.dev(), m.ino()) == (meta.dev(), meta.ino()))
     };
     let mine = own_pid();
     let all = tree::snapshot().unwrap_or_default();
-    for engine in all.iter().filter(|p| p.pid != mine && p.is_alive() && has_it_open(p.pid)) {
+    for engine in all.iter().filter(|p| p.pid != mine && p.is_alive() && holds_it(p)) {
         log::warn!("process {} of a former life holds the lock and has no guard any more: killing it", engine.pid);
         kill_below(engine.pid, Root::Included, &[], LOCK_WAIT);
     }
@@ -365,6 +386,21 @@ mod tests {
         assert_eq!(error.exit_code(), 3);
         let want = format!("{} is in use by another engine (process {})", first.path().display(), own_pid());
         assert!(error.to_string().ends_with(&want), "{error}");
+    }
+
+    #[test]
+    fn the_engine_is_known_by_the_lock_that_its_guard_has_signed_for_it() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = take_state_dir(tmp.path()).unwrap();
+        let mut lock = dir.lock.try_clone().unwrap();
+        assert_eq!((signer(&mut lock), signed_engine(&mut lock)), (Some(own_pid()), None));
+        let mut engine = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = engine.id() as i32;
+        dir.sign_engine(pid).unwrap();
+        let start = tree::read(pid).unwrap().start_ticks;
+        assert_eq!((signer(&mut lock), signed_engine(&mut lock)), (Some(own_pid()), Some((pid, start))));
+        engine.kill().unwrap();
+        engine.wait().unwrap();
     }
 
     #[test]

@@ -97,7 +97,7 @@ mod unit;
 mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use heard::Heard;

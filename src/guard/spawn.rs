@@ -18,7 +18,9 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, execvpe, fork, pipe2, setpgid};
+use nix::unistd::{ForkResult, Pid, execvpe, fork, pipe2, setsid};
+
+use crate::process::{self, limits};
 
 /// libpq brings the LDAP client along, and that a second TLS library which sets itself up at each start, 0.8 MiB of
 /// it, whether anybody speaks LDAP or not. Whoever does starts it himself, as the client libraries do.
@@ -48,18 +50,20 @@ pub(super) struct SpawnError {
     source: io::Error,
 }
 
-const STEPS: [&str; 7] = [
-    "leave the process group",
+const STEPS: [&str; 8] = [
+    "leave the session",
     "enter the control group",
     "map the user into a new namespace",
     "mount /proc in a new namespace",
     "pass on a file descriptor",
     "reset the signals",
     "run the program",
+    "give back the limits",
 ];
 
-/// Starts it and returns once it runs its program. Its process group is its own, so that a Ctrl-C at
-/// the terminal reaches the guard alone, which passes it on once.
+/// Starts it and returns once it runs its program. Its session is its own, so that a Ctrl-C at the terminal
+/// reaches the guard alone, which passes it on once, and so that no task has a terminal: one that it shares
+/// with a person who started the engine by hand would let it type into that person's shell.
 pub(super) fn spawn(recipe: &Recipe<'_>) -> Result<Pid, SpawnError> {
     let program = recipe.argv.first().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
     let failed = |step, source| SpawnError { step, program: program.clone(), source };
@@ -169,7 +173,10 @@ impl Prepared {
 
     fn steps(&self, recipe: &Recipe<'_>) -> Result<(), (u8, Errno)> {
         let at = |step: u8| move |errno: Errno| (step, errno);
-        setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(at(0))?;
+        setsid().map_err(at(0))?;
+        if let Some(limits) = limits::found() {
+            limits.restore().map_err(at(7))?;
+        }
         if let Some(door) = &recipe.door {
             enter(door).map_err(at(1))?;
         }
@@ -210,6 +217,8 @@ impl Maps {
         if !self.is_needed {
             return Ok(());
         }
+        // Nothing that the guard started runs at this moment, and the exec would do it anyway.
+        process::show()?;
         put("/proc/self/setgroups", "deny")?;
         put("/proc/self/uid_map", &self.uid)?;
         put("/proc/self/gid_map", &self.gid)

@@ -40,7 +40,7 @@ pub(super) fn marked(mark: &str) -> Vec<i32> {
 }
 
 /// Runs `body` in a forked process that inherits nothing but the standard descriptors.
-fn in_child(body: impl FnOnce() -> i32) -> Pid {
+pub(crate) fn in_child(body: impl FnOnce() -> i32) -> Pid {
     // SAFETY: glibc makes its allocator usable in the child; the body takes no lock of this process.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => child,

@@ -282,6 +282,10 @@ fn start_engine(options: &GuardOptions, cage: &Cage) -> Result<(Port, Pid), Star
         door: cage.door().map_err(|e| StartError::Io("open the control group", e))?,
         is_namespaced: cage.means() == Means::PidNamespace,
     })?;
+    options
+        .state
+        .sign_engine(engine.as_raw())
+        .map_err(|e| StartError::Io("sign the lock of the state directory", e))?;
     // The engine's end is closed here, or its closing there would go unnoticed.
     Ok((port, engine))
 }

@@ -15,6 +15,7 @@ use std::ptr;
 use nix::libc;
 
 use super::gate::Dies;
+use crate::process::limits::{self, Limits};
 
 /// What is spawned, complete before the fork.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub(super) struct Image<'a> {
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
     engine_pid: i32,
+    /// What this program was started with; nothing where it has changed nothing.
+    limits: Option<Limits>,
 }
 
 /// Where the pipe for failures goes in the child.
@@ -91,6 +94,7 @@ impl<'a> Image<'a> {
             env: pointers(&request.env),
             // In a PID namespace of its own this is what getppid of the child shows, too.
             engine_pid: std::process::id().cast_signed(),
+            limits: limits::found(),
         })
     }
 
@@ -132,6 +136,11 @@ impl<'a> Image<'a> {
             // Orphans of the task come to its main process, so that they are found below it while it
             // lives. Survives the exec, is not inherited by its children.
             check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), Stage::Process)?;
+            if let Some(limits) = &self.limits
+                && limits.restore().is_err()
+            {
+                return Err(Stage::Process);
+            }
             libc::umask(self.request.umask);
             if let Some(nice) = self.request.nice {
                 check(libc::setpriority(libc::PRIO_PROCESS, 0, nice), Stage::Nice)?;

@@ -88,6 +88,9 @@ const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
 
 /// Looks at everything.
 pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
+    // First: a trial of a PID namespace shows this process to others of its user for a moment, and a password
+    // that was not read yet is not seen.
+    let means = means_lines();
     let mut lines = Vec::new();
     match load(&flags.load_options(Host::here())) {
         Err(errors) => {
@@ -100,7 +103,7 @@ pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
             lines.extend(dir_lines(&loaded.config));
             lines.extend(file_lines(&loaded.config));
             lines.extend(database_lines(flags, &loaded));
-            lines.extend(means_lines());
+            lines.extend(means);
         }
     }
     print(&lines, flags)?;

@@ -19,6 +19,16 @@ use crate::support::proxy::Proxy;
 /// What makes a container, as far as an engine can tell.
 pub const CONTAINER: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
 
+/// Owns nothing on this host.
+pub const NOBODY: u32 = 65534;
+
+fn give_away(path: &Path) {
+    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| give_away(&entry.unwrap().path()));
+    }
+}
+
 /// An engine before its start.
 #[derive(Clone)]
 pub struct EngineSpec<'r> {
@@ -36,6 +46,7 @@ pub struct EngineSpec<'r> {
     urls: Vec<String>,
     beats: Option<String>,
     contained: bool,
+    is_nobody: bool,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -55,6 +66,7 @@ impl<'r> EngineSpec<'r> {
             urls: Vec::new(),
             beats: None,
             contained: false,
+            is_nobody: false,
         }
     }
 
@@ -139,6 +151,11 @@ impl<'r> EngineSpec<'r> {
         Self { contained: true, ..self }
     }
 
+    /// Not as root, whose tasks could read everything.
+    pub fn unprivileged(self) -> Self {
+        Self { is_nobody: nix::unistd::geteuid().is_root(), ..self }
+    }
+
     fn write(&self) -> PathBuf {
         let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let state = self.rig.path(&self.state);
@@ -163,6 +180,9 @@ impl<'r> EngineSpec<'r> {
     fn command(&self) -> (Command, PathBuf) {
         let config = self.write();
         let log = config.with_extension("log");
+        if self.is_nobody {
+            give_away(&self.rig.path(""));
+        }
         let out = File::options().create(true).append(true).open(&log).unwrap();
         let program = env!("CARGO_BIN_EXE_rekindle-engine");
         let mut command = Command::new(if self.contained { CONTAINER[0] } else { program });
@@ -173,6 +193,9 @@ impl<'r> EngineSpec<'r> {
         command.arg("--config").arg(&config).env_clear().envs(self.rig.env());
         command.env("PATH", std::env::var("PATH").unwrap());
         command.envs(self.env.iter().cloned());
+        if self.is_nobody {
+            command.uid(NOBODY).gid(NOBODY);
+        }
         if let Some(group) = &self.group {
             let door = File::options().write(true).open(group.join("cgroup.procs")).unwrap();
             // SAFETY: one system call.

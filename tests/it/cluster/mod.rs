@@ -16,6 +16,7 @@ mod places;
 mod poison;
 mod rig;
 mod rights;
+mod secrets;
 mod server;
 mod stops;
 mod units;
@@ -125,6 +126,8 @@ mod sqlite {
     cases!(super::rig::on_sqlite);
     run_all! {
         super::rig::on_sqlite:
+        secrets:
+            a_task_reads_nothing_of_its_engine_and_guard;
         units:
             systemd_is_told_how_long_it_may_wait
             the_shipped_unit_fits_the_default_timing;

@@ -1,0 +1,31 @@
+//! What a task can find out about the engine that runs it.
+
+use rekindle::protocol::task::TaskState;
+
+use super::rig::{Rig, SOON};
+
+/// Counts the bytes it gets; `$1` is a process.
+const SPY: &str = "spy() { for file in environ mem maps auxv; do \
+    if head -c 1 /proc/$1/$file > stolen 2> why; then echo \"$file of $2\" >> \"$ORACLE.spy\"; fi; done; \
+    ls /proc/$1/fd > stolen 2> why && echo \"fd of $2\" >> \"$ORACLE.spy\"; \
+    ls /proc/$1/cwd/ > stolen 2> why && echo \"cwd of $2\" >> \"$ORACLE.spy\"; }";
+
+pub fn a_task_reads_nothing_of_its_engine_and_guard(rig: &Rig) {
+    let a = rig.engine("a").unprivileged().start();
+    let spied = rig.path("oracle.spy");
+    // The test would find nothing if the script could not find anything.
+    let script = format!(
+        "{SPY}; spy $$ itself; spy $PPID engine; \
+         spy $(cut -d' ' -f4 /proc/$PPID/stat) guard; echo done >> \"$ORACLE.spy\""
+    );
+    let task = rig.add(&script);
+    rig.wait_state(task, TaskState::Done, SOON);
+    let seen = std::fs::read_to_string(spied).unwrap();
+    let mut seen: Vec<_> = seen.lines().collect();
+    seen.retain(|line| *line != "mem of itself");
+    assert_eq!(
+        seen,
+        ["environ of itself", "maps of itself", "auxv of itself", "fd of itself", "cwd of itself", "done"]
+    );
+    a.stop();
+}
