@@ -43,7 +43,22 @@ impl DatabaseUrl {
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let Parts::Server { tail, .. } = &self.0 else { return None };
         let (_, query) = tail.split_once('?')?;
-        query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name)).map(|(_, value)| value)
+        let has_name = |key: &str| secret::decode(key) == name;
+        query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| has_name(key))).map(|(_, value)| value)
+    }
+
+    /// The same address with this parameter, unless it sets it itself. The value is plain text: whatever characters
+    /// it has, it becomes one value.
+    #[must_use]
+    pub fn with_default(&self, name: &str, value: &str) -> Self {
+        let mut parts = self.0.clone();
+        if let Parts::Server { tail, .. } = &mut parts
+            && self.parameter(name).is_none()
+        {
+            let sign = if tail.contains('?') { '&' } else { '?' };
+            tail.push_str(&format!("{sign}{name}={}", secret::encode(value.as_bytes())));
+        }
+        Self(parts)
     }
 
     /// The same address without a parameter.

@@ -62,6 +62,23 @@ fn a_parameter_is_read_and_left_out() {
 }
 
 #[test]
+fn a_parameter_is_added_where_none_is_whatever_stands_elsewhere() {
+    let with = |text: &str| url(text).with_default("application_name", "rekindle a b&c=%20").expose();
+    let value = "application_name=rekindle%20a%20b%26c%3D%2520";
+    assert_eq!(with("postgres://h/d"), format!("postgres://h/d?{value}"));
+    assert_eq!(with("postgres://h/d?a=1"), format!("postgres://h/d?a=1&{value}"));
+    // Its name as a part of a password, of a database's name, of another parameter's name or value.
+    for there in ["u:application_name=@h/d", "h/application_name=1", "h/d?fallback_application_name=x"] {
+        assert!(with(&format!("postgres://{there}")).ends_with(value), "{there}");
+    }
+    for there in ["application_name=mine", "application_name=", "%61pplication_name=mine"] {
+        let text = format!("postgres://h/d?a=1&{there}");
+        assert_eq!(with(&text), text);
+    }
+    assert_eq!(url("sqlite:/a").with_default("a", "b").expose(), "sqlite:/a");
+}
+
+#[test]
 fn a_password_from_a_file_is_inserted_only_where_none_is() {
     let with = url("postgres://u@h/d").with_password("a b@/");
     assert_eq!(with.expose(), "postgres://u:a%20b%40%2F@h/d");

@@ -100,7 +100,14 @@ impl Desk {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().env("HOME", self.dir.path()).env("TZ", "UTC").env("REKINDLE_CONFIG", self.path("a.toml"));
+        // Another client library in the place of the system's (scripts/newest-libpq).
+        let library = std::env::var("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path));
+        command
+            .env_clear()
+            .envs(library)
+            .env("HOME", self.dir.path())
+            .env("TZ", "UTC")
+            .env("REKINDLE_CONFIG", self.path("a.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

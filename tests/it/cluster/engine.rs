@@ -192,6 +192,8 @@ impl<'r> EngineSpec<'r> {
         let url = self.url.clone().unwrap_or_else(|| self.rig.way().expose());
         command.arg("--config").arg(&config).env_clear().envs(self.rig.env());
         command.env("PATH", std::env::var("PATH").unwrap());
+        // Another client library in the place of the system's (scripts/newest-libpq).
+        command.envs(std::env::var("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
         command.envs(self.env.iter().cloned());
         if self.is_nobody {
             command.uid(NOBODY).gid(NOBODY);
