@@ -133,19 +133,14 @@ fn prepare(store: &dyn Store, told: &Told, link: Option<&GuardLink>) -> Result<b
 /// older release may still work on it.
 fn check(store: &dyn Store) -> Result<(), StoreError> {
     let status = store.schema_status()?;
-    if status.found.is_none() {
+    if !status.is_migrating && status.found.is_none() {
         let done = store.migrate()?;
         if !done.is_empty() {
             log::info!("set up an empty database (schema {})", done.join(", "));
         }
         return Ok(());
     }
-    if let Some(newest) = status.unknown.last() {
-        return Err(StoreError::Schema(SchemaProblem::Newer(newest.clone())));
-    }
-    if !status.pending.is_empty() {
-        return Err(StoreError::Schema(SchemaProblem::Older(status.pending.join(", "))));
-    }
+    crate::store::migrate::check(&status)?;
     for problem in store.server_info()?.durability_problems {
         log::warn!("the database may lose commits: {problem}");
     }

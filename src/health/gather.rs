@@ -85,6 +85,7 @@ pub fn schema_words(schema: &SchemaStatus) -> String {
     let found = schema.found.as_deref().unwrap_or("none");
     match (schema.unknown.last(), schema.found.is_some()) {
         _ if schema.is_current() => found.to_owned(),
+        (None, _) if schema.is_migrating => format!("{found}, and a migration is under way"),
         (Some(newest), _) => format!("{newest} is newer than this program, which knows {}", schema.wanted),
         (None, true) => format!("{found}, this program needs {}", schema.wanted),
         (None, false) => format!("no tables yet, this program needs {}", schema.wanted),

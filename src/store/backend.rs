@@ -3,6 +3,7 @@
 use super::api::{StoreResult, Watcher};
 use super::db::Db;
 use super::pool::Opener;
+use super::sql::Sql;
 use super::types::{SchemaStatus, ServerInfo};
 
 /// See the module.
@@ -11,6 +12,8 @@ pub trait Backend: Opener {
     fn migrate(&self, connection: &mut Self::Connection) -> StoreResult<Vec<String>>;
     /// Versions known here and run there.
     fn schema_status(&self, connection: &mut Self::Connection) -> StoreResult<SchemaStatus>;
+    /// Whether somebody runs migrations now. On MariaDB what they have run so far is seen by everybody.
+    fn is_migrating(&self, connection: &mut Self::Connection) -> StoreResult<bool>;
     /// What the server is.
     fn server_info(&self, connection: &mut Self::Connection, place: String) -> StoreResult<ServerInfo>;
     /// Whether a watcher on this connection would be told of changes.
@@ -36,14 +39,19 @@ pub fn applied(db: &mut dyn Db, table_exists: &str) -> StoreResult<Vec<String>> 
 }
 
 /// Makes the one row of `meta` after the first migration; a second caller changes nothing.
-pub fn seed_meta(db: &mut dyn Db, cluster_id: &str) -> StoreResult<()> {
+pub fn seed_meta(db: &mut dyn Db) -> StoreResult<()> {
+    let sql = seed(db)?;
+    db.execute("make the meta row", &sql).map(|_| ())
+}
+
+/// The statement that does it.
+pub fn seed(db: &mut dyn Db) -> StoreResult<Sql> {
     let identity = db.identity()?;
     let mut s = db.stmt();
-    let id = s.text(cluster_id);
-    let sql = s.sql(format!(
+    let id = s.text(format!("{:032x}", fastrand::u128(..)));
+    Ok(s.sql(format!(
         "INSERT INTO meta (one, cluster_id, protocol, epoch, raised_epoch, settled_epoch, identity) \
          VALUES (1, {id}, 1, 1, 1, 1, {identity}) {}",
         db.dialect().or_nothing("meta", "one")
-    ));
-    db.execute("make the meta row", &sql).map(|_| ())
+    )))
 }

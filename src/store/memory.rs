@@ -101,7 +101,13 @@ impl Store for MemoryStore {
     }
     fn schema_status(&self) -> StoreResult<SchemaStatus> {
         let version = || VERSION.to_owned();
-        Ok(SchemaStatus { found: Some(version()), wanted: version(), pending: Vec::new(), unknown: Vec::new() })
+        Ok(SchemaStatus {
+            found: Some(version()),
+            wanted: version(),
+            pending: Vec::new(),
+            unknown: Vec::new(),
+            is_migrating: false,
+        })
     }
     fn server_info(&self) -> StoreResult<ServerInfo> {
         Ok(self.read(|s, _| ServerInfo {

@@ -40,6 +40,7 @@ pub fn status(known: Vec<String>, applied: &[String]) -> SchemaStatus {
         wanted: known.last().cloned().unwrap_or_default(),
         pending: known.iter().filter(|v| !applied.contains(v)).cloned().collect(),
         unknown: applied.iter().filter(|v| !known.contains(v)).cloned().collect(),
+        is_migrating: false,
     }
 }
 
@@ -47,6 +48,9 @@ pub fn status(known: Vec<String>, applied: &[String]) -> SchemaStatus {
 pub fn check(status: &SchemaStatus) -> StoreResult<()> {
     let problem = if let Some(newest) = status.unknown.last() {
         SchemaProblem::Newer(newest.clone())
+    } else if status.is_migrating {
+        let source = Cause("a migration is under way".into());
+        return Err(StoreError::Busy { step: "read the schema version", source });
     } else if status.found.is_none() {
         SchemaProblem::Missing
     } else if !status.pending.is_empty() {
@@ -89,5 +93,7 @@ mod tests {
         assert!(matches!(verdict(&["1"]), Err(StoreError::Schema(SchemaProblem::Older(v))) if v == "2"));
         assert!(matches!(verdict(&["1", "2", "3"]), Err(StoreError::Schema(SchemaProblem::Newer(v))) if v == "3"));
         assert!(verdict(&["1", "2"]).is_ok());
+        let under_way = SchemaStatus { is_migrating: true, ..status(texts(&["1", "2"]), &texts(&["1"])) };
+        assert!(matches!(check(&under_way), Err(StoreError::Busy { .. })));
     }
 }

@@ -289,8 +289,19 @@ impl Opener for MysqlOpener {
     }
 }
 
+/// Whether setting the database up was finished: the row of `meta` is the last that is made. One that was lost
+/// later is made by hand (`rekindle db migrate`), because engines have been there.
+fn is_set_up(db: &mut MysqlDb) -> StoreResult<bool> {
+    let text = "SELECT EXISTS (SELECT 1 FROM meta) OR EXISTS (SELECT 1 FROM engine_info)";
+    match db.query("read the schema version", &Sql { text: text.into(), binds: Vec::new() }) {
+        Ok(mut rows) => Ok(rows.first_mut().is_some_and(Row::flag)),
+        Err(StoreError::Schema(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Names of locks belong to the whole server, and have room for 64 characters.
-const MIGRATION_LOCK: &str = "CONCAT('rekindle.', MD5(DATABASE()))";
+pub const MIGRATION_LOCK: &str = "CONCAT('rekindle.', MD5(DATABASE()))";
 
 /// How long one engine waits for another one's migration.
 const MIGRATION_WAIT_S: u32 = 600;
@@ -306,6 +317,8 @@ impl Backend for MysqlOpener {
     /// one node only; there the statements themselves are carried out one after the other on all nodes, and
     /// may run twice.
     fn migrate(&self, db: &mut MysqlDb) -> StoreResult<Vec<String>> {
+        // The lock goes with the connection, which is set up for waiting: wherever this ends, it is not used again.
+        db.broken = true;
         let patient = db.server.patient(MIGRATION_WAIT_S);
         db.batch("lock the schema", &patient)?;
         let lock = Sql { text: format!("SELECT GET_LOCK({MIGRATION_LOCK}, {MIGRATION_WAIT_S})"), binds: Vec::new() };
@@ -327,18 +340,13 @@ impl Backend for MysqlOpener {
         }
         let mut seeded = Ok(());
         for _ in 0..MIGRATION_TRIES {
-            seeded = seed_meta(db, &format!("{:032x}", fastrand::u128(..)));
+            seeded = seed_meta(db);
             if !matches!(seeded, Err(StoreError::Busy { .. })) {
                 break;
             }
             SystemClock.pause(MIGRATION_PAUSE);
         }
-        let done = done.and_then(|done| seeded.map(|()| done));
-        // The lock goes with the connection, which is set up for waiting and not used again.
-        db.broken = true;
-        let unlock = Sql { text: format!("SELECT RELEASE_LOCK({MIGRATION_LOCK})"), binds: Vec::new() };
-        db.query("unlock the schema", &unlock)?;
-        done
+        done.and_then(|done| seeded.map(|()| done))
     }
 
     fn schema_status(&self, db: &mut MysqlDb) -> StoreResult<SchemaStatus> {
@@ -347,7 +355,18 @@ impl Backend for MysqlOpener {
             "SELECT count(*) FROM information_schema.tables \
              WHERE table_schema = DATABASE() AND table_name = '__diesel_schema_migrations'",
         )?;
-        Ok(migrate::status(migrate::known::<Mysql>(&migrate::MYSQL)?, &applied))
+        let status = migrate::status(migrate::known::<Mysql>(&migrate::MYSQL)?, &applied);
+        if !status.unknown.is_empty() || is_set_up(db)? {
+            return Ok(status);
+        }
+        // Whoever began to set it up does so now, or died: for whoever comes next nothing was run.
+        Ok(migrate::status(migrate::known::<Mysql>(&migrate::MYSQL)?, &[]))
+    }
+
+    /// On Galera another node's lock is not seen: there an engine that finds no schema makes it beside the other.
+    fn is_migrating(&self, db: &mut MysqlDb) -> StoreResult<bool> {
+        let sql = Sql { text: format!("SELECT IS_USED_LOCK({MIGRATION_LOCK}) IS NOT NULL"), binds: Vec::new() };
+        Ok(db.query("look for a migration", &sql)?.first_mut().is_some_and(Row::flag))
     }
 
     fn server_info(&self, db: &mut MysqlDb, place: String) -> StoreResult<ServerInfo> {

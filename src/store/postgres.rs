@@ -12,7 +12,7 @@
 //! * Statements are planned for their values (`force_custom_plan`): generic plans from the statistics of
 //!   an empty table made batched claims vary by a factor of three.
 
-mod backend;
+pub mod backend;
 
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::deserialize::{self, FromSql, QueryableByName};

@@ -37,6 +37,9 @@ const DEADLOCKS: (u32, Duration) = (16, Duration::from_secs(1));
 /// How long other writers of one process wait for a beat of the same process.
 const BEAT_FIRST: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether a migration is over.
+const MIGRATION_POLL: Duration = Duration::from_millis(50);
+
 /// See the module.
 pub struct SqlStore<B: Backend> {
     backend: B,
@@ -50,6 +53,8 @@ pub struct SqlStore<B: Backend> {
     beat_done: Condvar,
     // Asked once: an engine that waits for its name registers again and again.
     has_rights: AtomicBool,
+    /// How long a migration of somebody else is waited for.
+    patience: Duration,
 }
 
 impl<B: Backend> SqlStore<B> {
@@ -67,6 +72,7 @@ impl<B: Backend> SqlStore<B> {
             beats_waiting: Mutex::new(0),
             beat_done: Condvar::new(),
             has_rights: AtomicBool::new(false),
+            patience: wait / 2,
         }
     }
 
@@ -122,6 +128,33 @@ impl<B: Backend> SqlStore<B> {
         body(&mut connection)
     }
 
+    /// The schema, not in the middle of a migration: one that is under way is waited for, and then it is looked at
+    /// again. What does not fit is believed when two looks agree and nobody was migrating between them.
+    fn settled_schema(&self) -> StoreResult<SchemaStatus> {
+        use crate::clock::{Clock as _, SystemClock};
+        let until = SystemClock.lease_now().after(self.patience);
+        let look = || {
+            self.raw(|c| {
+                let status = self.backend.schema_status(c)?;
+                let may_change = !status.is_current() && status.unknown.is_empty();
+                Ok((may_change && self.backend.is_migrating(c)?, status))
+            })
+        };
+        let mut former = None;
+        loop {
+            let (is_migrating, status) = look()?;
+            if is_migrating && SystemClock.lease_now() >= until {
+                return Ok(SchemaStatus { is_migrating, ..status });
+            }
+            if is_migrating {
+                SystemClock.pause(MIGRATION_POLL);
+            } else if status.is_current() || !status.unknown.is_empty() || former.as_ref() == Some(&status) {
+                return Ok(status);
+            }
+            former = (!is_migrating).then_some(status);
+        }
+    }
+
     fn beat_once(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
         if planted(Bug::BeatFromPool) {
             return beat::beat(&mut *self.connection()?, beat);
@@ -144,7 +177,7 @@ impl<B: Backend> Store for SqlStore<B> {
         self.raw(|c| self.backend.migrate(c))
     }
     fn schema_status(&self) -> StoreResult<SchemaStatus> {
-        self.raw(|c| self.backend.schema_status(c))
+        self.settled_schema()
     }
     fn server_info(&self) -> StoreResult<ServerInfo> {
         let place = self.manager.place();

@@ -27,7 +27,7 @@ use diesel::{Connection, RunQueryDsl};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::api::{StoreResult, Watcher};
-use super::backend::{Backend, applied, seed_meta};
+use super::backend::{Backend, applied, seed};
 use super::db::Db;
 use super::error::{Cause, SchemaProblem, StoreError};
 use super::migrate;
@@ -341,14 +341,26 @@ impl Backend for SqliteOpener {
         db.connection.batch_execute(&wait(MIGRATION_WAIT_MS)).map_err(|e| db.sort("migrate", e))?;
         // The lock of the file is the lock of the migration; what the embedded runner begins inside are
         // savepoints.
+        let seed = seed(db)?;
         let done = db.connection.immediate_transaction::<_, MigrateError, _>(|connection| {
-            migrate::run::<Sqlite, _>(connection, migrate::SQLITE).map_err(MigrateError)
+            let done = migrate::run::<Sqlite, _>(connection, migrate::SQLITE).map_err(MigrateError)?;
+            // Also where nothing was pending: the row may be lost.
+            seed.execute(connection)?;
+            Ok(done)
         });
         db.connection.batch_execute(&wait(0)).map_err(|e| db.sort("migrate", e))?;
-        let done = done.map_err(|MigrateError(error)| error)?;
-        // Also where nothing was pending: the one who migrated may have died before this.
-        seed_meta(db, &format!("{:032x}", fastrand::u128(..)))?;
-        Ok(done)
+        done.map_err(|MigrateError(error)| error)
+    }
+
+    /// The lock of the file is that of the migration. Who may not even ask for it sees no migration.
+    fn is_migrating(&self, db: &mut SqliteDb) -> StoreResult<bool> {
+        match db.connection.batch_execute("BEGIN IMMEDIATE").map_err(|e| classify("look for a migration", e)) {
+            Ok(()) => {
+                db.rollback();
+                Ok(false)
+            }
+            Err(error) => Ok(matches!(error, StoreError::Busy { .. })),
+        }
     }
 
     fn schema_status(&self, db: &mut SqliteDb) -> StoreResult<SchemaStatus> {

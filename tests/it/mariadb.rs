@@ -137,6 +137,34 @@ fn a_migration_that_was_cut_in_the_middle_runs_again() {
 }
 
 #[test]
+fn a_set_up_that_was_cut_is_finished_by_whoever_comes_next() {
+    let Some(database) = fresh(Database::migrated) else { return };
+    let store = open(vec![database.settings.clone()], vec![database.settings.clone()], 2).unwrap();
+    let wanted = store.schema_status().unwrap().wanted;
+    let mut db = connect(&database);
+    run(&mut db, "DELETE FROM meta");
+    run(&mut db, &format!("DELETE FROM __diesel_schema_migrations WHERE version = '{wanted}'"));
+    let status = store.schema_status().unwrap();
+    assert_eq!((status.found.as_deref(), status.is_migrating), (None, false), "for an engine it is empty");
+    assert_eq!(store.migrate().unwrap(), [wanted]);
+    engine("a").register(&*store);
+    // From then on a lost row is no unfinished set-up.
+    run(&mut db, "DELETE FROM meta");
+    assert!(store.schema_status().unwrap().is_current());
+}
+
+#[test]
+fn a_migration_that_fails_lets_its_lock_go() {
+    let Some(database) = fresh(Database::empty) else { return };
+    let mut db = connect(&database);
+    run(&mut db, "CREATE TABLE __diesel_schema_migrations (no_version INT)");
+    let store = open(vec![database.settings.clone()], vec![database.settings.clone()], 2).unwrap();
+    store.migrate().unwrap_err();
+    let lock = format!("SELECT GET_LOCK({}, 0)", rekindle::store::mysql::MIGRATION_LOCK);
+    wait_until(Duration::from_secs(10), || number(&mut db, &lock) == 1);
+}
+
+#[test]
 fn every_migration_may_run_twice() {
     let Some(database) = fresh(Database::migrated) else { return };
     let mut db = connect(&database);

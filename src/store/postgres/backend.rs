@@ -15,7 +15,7 @@ use crate::store::sql::Row;
 use crate::store::types::{SchemaStatus, ServerInfo};
 
 /// Any number, the same for every version of this program: `rekindle` in ASCII.
-const MIGRATION_LOCK: i64 = 0x7265_6b69_6e64_6c65;
+pub const MIGRATION_LOCK: i64 = 0x7265_6b69_6e64_6c65;
 
 const CHANNEL: &str = "rekindle_ready";
 
@@ -45,7 +45,7 @@ impl Backend for PostgresOpener {
         db.in_transaction = true;
         let done = lock_schema(db)
             .and_then(|()| migrate::run::<Pg, _>(&mut db.connection, migrate::POSTGRES))
-            .and_then(|done| seed_meta(db, &format!("{:032x}", fastrand::u128(..))).map(|()| done));
+            .and_then(|done| seed_meta(db).map(|()| done));
         match done {
             Ok(done) => {
                 let committed = AnsiTransactionManager::commit_transaction(&mut db.connection);
@@ -64,6 +64,17 @@ impl Backend for PostgresOpener {
         let applied =
             applied(db, "SELECT CASE WHEN to_regclass('__diesel_schema_migrations') IS NULL THEN 0 ELSE 1 END")?;
         Ok(migrate::status(migrate::known::<Pg>(&migrate::POSTGRES)?, &applied))
+    }
+
+    fn is_migrating(&self, db: &mut Postgres) -> StoreResult<bool> {
+        let db: &mut dyn Db = db;
+        let (high, low) = (MIGRATION_LOCK >> 32, MIGRATION_LOCK & 0xffff_ffff);
+        let sql = db.stmt().sql(format!(
+            "SELECT 1::bigint FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
+             WHERE l.locktype = 'advisory' AND l.granted AND l.classid::bigint = {high} AND l.objid::bigint = {low} \
+             AND l.objsubid = 1 LIMIT 1"
+        ));
+        Ok(db.first("look for a migration", &sql)?.is_some())
     }
 
     fn server_info(&self, db: &mut Postgres, place: String) -> StoreResult<ServerInfo> {

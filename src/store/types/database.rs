@@ -16,6 +16,8 @@ pub struct SchemaStatus {
     pub pending: Vec<String>,
     /// Run there, but not known here: the database is newer than this program.
     pub unknown: Vec<String>,
+    /// Somebody was still changing it when the time for waiting was over, so the rest may be true no more.
+    pub is_migrating: bool,
 }
 
 impl SchemaStatus {

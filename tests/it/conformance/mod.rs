@@ -225,6 +225,18 @@ macro_rules! schema_cases {
     };
 }
 
+/// Of those that show everybody the lock of a migration. On Galera it is the node's own.
+macro_rules! lock_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            schema:
+                a_migration_that_is_under_way_is_waited_for
+                a_migration_that_takes_too_long_is_told_from_a_schema_that_is_older;
+        }
+    };
+}
+
 mod memory {
     store_cases!(crate::support::databases::on_memory);
     model_cases!(crate::support::databases::on_memory);
@@ -237,6 +249,7 @@ mod sqlite {
     watcher_cases!(crate::support::databases::on_sqlite);
     bell_cases!(crate::support::databases::on_sqlite);
     schema_cases!(crate::support::databases::on_empty_sqlite);
+    lock_cases!(crate::support::databases::on_empty_sqlite);
 }
 
 mod mariadb {
@@ -245,6 +258,7 @@ mod mariadb {
     watcher_cases!(crate::support::databases::on_mariadb);
     bell_cases!(crate::support::databases::on_mariadb);
     schema_cases!(crate::support::databases::on_empty_mariadb);
+    lock_cases!(crate::support::databases::on_empty_mariadb);
 }
 
 mod postgres {
@@ -253,12 +267,14 @@ mod postgres {
     watcher_cases!(crate::support::databases::on_postgres);
     bell_cases!(crate::support::databases::on_postgres);
     schema_cases!(crate::support::databases::on_empty_postgres);
+    lock_cases!(crate::support::databases::on_empty_postgres);
 }
 
 mod pgbouncer {
     store_cases!(crate::support::databases::on_pgbouncer);
     model_cases!(crate::support::databases::on_pgbouncer);
     schema_cases!(crate::support::databases::on_empty_pgbouncer);
+    lock_cases!(crate::support::databases::on_empty_pgbouncer);
     run_all! {
         crate::support::databases::on_pgbouncer:
         pooler:

@@ -1,9 +1,12 @@
 //! Migrations and what they leave: only for databases with a schema.
 
-use rekindle::store::{SchemaProblem, StoreError};
+use std::time::Duration;
+
+use rekindle::store::sql::Sql;
+use rekindle::store::{SchemaProblem, StoreError, mysql, postgres};
 
 use crate::support::builders::*;
-use crate::support::databases::Rig;
+use crate::support::databases::{Connection, Rig};
 
 pub fn an_empty_database_says_that_everything_is_pending(rig: &Rig) {
     let status = rig.store.schema_status().unwrap();
@@ -41,6 +44,78 @@ pub fn eight_engines_that_migrate_at_once_all_succeed(rig: &Rig) {
     assert_eq!(ran, rig.rows("SELECT version FROM __diesel_schema_migrations").len(), "each migration ran once");
     assert!(rig.store.schema_status().unwrap().is_current());
     engine("a").on(rig);
+}
+
+/// Somebody else's migration: its lock is held, and all but its last step was done.
+struct UnderWay {
+    connection: Connection,
+    last: String,
+}
+
+impl UnderWay {
+    fn on(rig: &Rig) -> Self {
+        rig.store.migrate().unwrap();
+        let last = rig.store.schema_status().unwrap().wanted;
+        rig.sql(&format!("DELETE FROM __diesel_schema_migrations WHERE version = '{last}'"));
+        let mut connection = rig.connection();
+        let lock = match &connection {
+            Connection::Sqlite(_) => "SELECT 1".to_owned(),
+            Connection::Postgres(_) => format!("SELECT pg_advisory_xact_lock({})", postgres::backend::MIGRATION_LOCK),
+            Connection::Mariadb(_) => format!("SELECT GET_LOCK({}, 1)", mysql::MIGRATION_LOCK),
+        };
+        let patience = match &connection {
+            Connection::Postgres(_) => Some("SET LOCAL idle_in_transaction_session_timeout = 0".to_owned()),
+            _ => None,
+        };
+        if !matches!(connection, Connection::Mariadb(_)) {
+            connection.db().begin("a test").unwrap();
+        }
+        for text in patience.into_iter().chain([lock]) {
+            connection.db().query("a test", &sql(text)).unwrap();
+        }
+        Self { connection, last }
+    }
+
+    fn finish(mut self) {
+        let db = self.connection.db();
+        let last = format!("INSERT INTO __diesel_schema_migrations (version) VALUES ('{}')", self.last);
+        db.execute("a test", &sql(last)).unwrap();
+        if !matches!(self.connection, Connection::Mariadb(_)) {
+            self.connection.db().commit("a test").unwrap();
+        }
+    }
+}
+
+fn sql(text: String) -> Sql {
+    Sql { text, binds: Vec::new() }
+}
+
+pub fn a_migration_that_is_under_way_is_waited_for(rig: &Rig) {
+    let other = UnderWay::on(rig);
+    let store = rig.another();
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || said.send(store.schema_status()).unwrap());
+        // An answer that comes now is wrong; the right one cannot come before the migration is finished.
+        let early = heard.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "{early:?}");
+        other.finish();
+        let status = heard.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+        assert!(status.is_current() && !status.is_migrating, "{status:?}");
+    });
+    engine("a").on(rig);
+}
+
+pub fn a_migration_that_takes_too_long_is_told_from_a_schema_that_is_older(rig: &Rig) {
+    let other = UnderWay::on(rig);
+    let status = rig.store.schema_status().unwrap();
+    assert!(status.is_migrating && !status.is_current(), "{status:?}");
+    let refused = rig.store.register(&engine("a").0);
+    assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
+    // Whoever migrated is gone, and left it half done.
+    drop(other);
+    let refused = rig.store.register(&engine("a").0);
+    assert!(matches!(refused, Err(StoreError::Schema(SchemaProblem::Older(_)))), "{refused:?}");
 }
 
 pub fn a_database_that_is_newer_is_refused(rig: &Rig) {
