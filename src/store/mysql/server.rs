@@ -68,8 +68,12 @@ fn is_on(value: Option<&String>) -> bool {
     value.is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "ON" | "1" | "YES"))
 }
 
+/// Before anything is asked: a server may be set to give no more than some rows. `DEFAULT` would be its own setting.
+const EVERY_ROW: &str = "SET SESSION sql_select_limit = 18446744073709551615";
+
 /// Looks at a server that has just let us in, and turns away what cannot be used.
 pub fn look(db: &mut MysqlDb, settings: &Settings) -> StoreResult<Server> {
+    db.batch("set up the session", EVERY_ROW)?;
     let found =
         variables(db, "look at the server", &["version", "server_uid", "wsrep_on", "read_only", "super_read_only"])?;
     let text = found.get("version").cloned().unwrap_or_default();
@@ -128,6 +132,11 @@ impl Server {
         let (lock_s, idle_s) = (settings.statement_timeout.as_secs().max(1), settings.idle_timeout.as_secs().max(1));
         let mut words = vec![
             "autocommit = 1".to_owned(),
+            // COMMIT ends a transaction, begins none and keeps the session.
+            "completion_type = 'NO_CHAIN'".into(),
+            // What somebody set for people at a prompt.
+            "sql_safe_updates = 0, sql_big_selects = 1, sql_auto_is_null = 0".into(),
+            "foreign_key_checks = 1, unique_checks = 1, default_storage_engine = InnoDB".into(),
             // `||` joins texts and "x" is a name, as on the other backends; what does not fit is an error.
             "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,PIPES_AS_CONCAT,ANSI_QUOTES,NO_BACKSLASH_ESCAPES'"
                 .into(),
@@ -142,6 +151,7 @@ impl Server {
             Product::MariaDb => {
                 words.push(format!("max_statement_time = {}.{:03}", ms / 1_000, ms % 1_000));
                 words.push(format!("idle_transaction_timeout = {idle_s}"));
+                words.push("check_constraint_checks = 1".into());
                 // A long list of words stays one; it would become a subquery, and read the whole table.
                 words.push("in_predicate_conversion_threshold = 0".into());
                 // A filter would be built from all that waits or is ready, for the ten rows that are asked for.
@@ -152,7 +162,7 @@ impl Server {
             }
             Product::Mysql => words.push(format!("max_execution_time = {ms}")),
         }
-        format!("SET SESSION {}; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", words.join(", "))
+        format!("SET SESSION {}; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE", words.join(", "))
     }
 
     /// For a session that waits for another one's migration.

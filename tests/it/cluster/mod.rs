@@ -203,6 +203,8 @@ mod mariadb {
 mod own_mariadb {
     run_all! {
         super::rig::on_own_mariadb:
+        places:
+            a_server_that_is_set_for_people_at_a_prompt_is_used_like_any_other;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine

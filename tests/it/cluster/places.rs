@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rekindle::protocol::ids::TaskId;
 use rekindle::protocol::task::TaskState;
 
 use super::engine::EngineSpec;
@@ -236,6 +237,41 @@ pub fn a_file_that_is_deleted_stops_the_work_with_a_clear_error(rig: &Rig) {
     rig.wait_starts(task, 2, SOON);
     a.signal(Signal::SIGQUIT);
     assert_eq!(a.wait(SOON), 0, "{}", a.log());
+}
+
+/// Settings of a whole server that are meant for people at a prompt.
+pub fn a_server_that_is_set_for_people_at_a_prompt_is_used_like_any_other(rig: &Rig) {
+    for set in [
+        "completion_type = 'CHAIN'",
+        "autocommit = 0",
+        "sql_safe_updates = 1",
+        "sql_select_limit = 1",
+        "sql_auto_is_null = 1",
+        "foreign_key_checks = 0",
+        "check_constraint_checks = 0",
+        "group_concat_max_len = 4",
+        "tx_isolation = 'SERIALIZABLE'",
+        "tx_read_only = 1",
+        "default_storage_engine = 'MyISAM'",
+    ] {
+        rig.sql(&format!("SET GLOBAL {set}"));
+    }
+    rig.sql("CREATE DATABASE prompt");
+    let (base, _) =
+        rig.settings.url.expose().rsplit_once('/').map(|(base, rest)| (base.to_owned(), rest.to_owned())).unwrap();
+    let url = format!("{base}/prompt");
+    let engine = rig.engine("a").url(&url).launch();
+    wait_or(Duration::from_secs(20), || engine.log().contains("registered as"), || engine.log());
+    let place = rekindle::store::Settings::new(rekindle::config::DatabaseUrl::parse(&url).unwrap());
+    let store = rekindle::store::open(vec![place.clone()], vec![place], 2).unwrap();
+    let tasks: Vec<_> = (0..3).map(|_| crate::support::builders::task_on(&["r"]).of("sh").payload(b"true").0).collect();
+    let tasks = store.add(&tasks, "a test").unwrap();
+    let is_done = |task: &TaskId| store.task(*task).unwrap().unwrap().0.state == TaskState::Done;
+    wait_or(Duration::from_secs(20), || tasks.iter().all(is_done), || engine.log());
+    engine.stop();
+    let engines = rig
+        .number("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'prompt' AND engine <> 'InnoDB'");
+    assert_eq!(engines, 0);
 }
 
 pub fn engines_that_start_together_set_an_empty_database_up(rig: &Rig) {
