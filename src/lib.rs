@@ -18,8 +18,9 @@
 //!
 //! Where to look: [`protocol`] decides (pure), [`store`] is the shared table, [`engine`] the loops,
 //! [`guard`] the small parent process that kills and proves, [`handlers`] what runs a task, [`process`]
-//! what a program says of itself to the kernel, [`daemon`] the program `rekindle-engine`, [`cli`] the program `rekindle`, [`health`] the program
-//! `rekindle-check`, [`config`] every setting, [`clock`] the only reader of clocks.
+//! what a program says of itself to the kernel, [`daemon`] the program `rekindle-engine`, [`cli`] the program
+//! `rekindle`, [`health`] the program `rekindle-check`, [`config`] every setting, [`clock`] the only reader of
+//! clocks, [`outlet`] the only way to standard error.
 //!
 //! A library user makes a [`store`], says what it can run ([`engine::EngineOptions`]) and starts an
 //! [`engine::Engine`]; `examples/handler.rs` is a whole program.
@@ -32,6 +33,7 @@ pub mod engine;
 pub mod guard;
 pub mod handlers;
 pub mod health;
+pub mod outlet;
 pub mod planted;
 pub mod process;
 pub mod protocol;

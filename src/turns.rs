@@ -113,5 +113,7 @@ pub fn abort(why: &str) -> ! {
     if let Some(player) = player() {
         player.die(why);
     }
+    // What was said last tells why.
+    log::logger().flush();
     std::process::abort();
 }

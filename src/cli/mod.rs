@@ -25,6 +25,7 @@ pub use program::main;
 
 use crate::config::{Host, LoadOptions, Loaded, Origin, Override, load};
 use crate::health::words::{place_flags, shell_word, with_flags};
+use crate::outlet::{STDERR, ToStderr};
 
 /// Text of a flag that may hold a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -173,21 +174,35 @@ pub fn init_logging(flags: &GlobalFlags) {
     let line = |buffer: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
         writeln!(buffer, "{}: {}", record.level().as_str().to_lowercase(), record.args())
     };
+    // Without a thread lines are written when the program ends.
+    STDERR.start().unwrap_or(());
     let mut builder = env_logger::Builder::new();
+    builder.target(env_logger::Target::Pipe(Box::new(ToStderr::InOrder)));
     builder.filter_level(level.min(log::LevelFilter::Warn)).filter_module("rekindle", level).format(line);
     // A second call (a library user's own logger was first) changes nothing.
     builder.try_init().unwrap_or(());
 }
 
+/// How long a program that ends waits for its words to be read.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+
 /// The end of a program: an error goes to standard error, and either way a code comes out.
 pub fn finish(result: Result<Exit, CliError>) -> ExitCode {
-    match result {
+    let code = match result {
         Ok(exit) => exit.into(),
         Err(error) => {
             output::print_error(&error.render());
             error.exit.into()
         }
-    }
+    };
+    last_words();
+    code
+}
+
+/// Waits for what was said to be read, but not for long: a script that waits for the code must not wait for
+/// whoever reads the words.
+pub fn last_words() {
+    STDERR.flush(LAST_WORDS_MAX);
 }
 
 #[cfg(test)]

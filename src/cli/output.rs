@@ -10,6 +10,7 @@ use super::GlobalFlags;
 use super::error::CliError;
 use super::human::rfc3339;
 use super::table::escape;
+use crate::outlet::STDERR;
 use crate::protocol::time::Timestamp;
 
 pub use super::human::plural;
@@ -213,9 +214,11 @@ fn unprinted(error: &io::Error, has_changed: bool) -> CliError {
     }
 }
 
-/// Prints to standard error; if even that is gone, there is nobody left to tell.
+/// Prints to standard error; nobody waits there for a reader that does not read.
 pub fn print_error(text: &str) {
-    write_text(&mut io::stderr().lock(), text).ok();
+    // Without a thread the line is written when the program ends.
+    STDERR.start().unwrap_or(());
+    STDERR.say_in_order(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::explain::{self, ExplainArgs};
 use super::human::harmless;
 use super::manage::*;
-use super::{GlobalFlags, codes, finish, init_logging, output};
+use super::{GlobalFlags, codes, finish, init_logging, last_words, output};
 use crate::health::words::without_passwords;
 
 /// What `rekindle` alone and `rekindle --help` print: one screen.
@@ -143,7 +143,11 @@ pub enum ConfigVerb {
 pub fn main() -> ExitCode {
     let program = match Program::try_parse() {
         Ok(program) => program,
-        Err(error) => return refuse(&error),
+        Err(error) => {
+            let code = refuse(&error);
+            last_words();
+            return code;
+        }
     };
     init_logging(&program.flags);
     finish(run(&program).map_err(|error| error.at(&program.flags)))

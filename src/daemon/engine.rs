@@ -18,6 +18,7 @@ use crate::engine::shared::Shared;
 use crate::engine::stop::Ending;
 use crate::engine::{Engine, EngineError, Role};
 use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
+use crate::outlet::STDERR;
 use crate::store::{SchemaProblem, Store, StoreError};
 
 /// Runs it; the exit code.
@@ -35,6 +36,9 @@ pub fn run(config: &Config, hints: &Hints) -> i32 {
             return error.exit_code();
         }
     };
+    if let Err(error) = STDERR.start() {
+        return failed("could not start the thread that writes the log", &error);
+    }
     let told = Arc::new(Told::default());
     let handle = match listen(&told) {
         Ok(handle) => handle,

@@ -1,16 +1,46 @@
-//! The daemon's log: to stderr, one line per event, with the part of the program that speaks.
+//! The daemon's log: to stderr, one line per event, with the part of the program that speaks. No line is waited
+//! for (`outlet.rs`); panics are lines like others.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use env_logger::fmt::Formatter;
-use log::{Level, Record};
+use env_logger::{Logger, Target};
+use log::{Level, Log, Metadata, Record};
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::{LogConfig, LogFormat};
+use crate::outlet::{STDERR, ToStderr};
+
+/// How long last lines are waited for, before an end that is about to come.
+const FLUSH_MAX: Duration = Duration::from_millis(50);
+
+static HOW: OnceLock<(LogFormat, &'static str)> = OnceLock::new();
+
+/// The logger, with a way to wait for last words.
+struct Waitable(Logger);
+
+impl Log for Waitable {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        STDERR.flush(FLUSH_MAX);
+    }
+}
 
 /// Sets the log up.
 pub fn init(config: &LogConfig, role: &'static str) {
     let format = chosen(config.format);
+    let _ = HOW.set((format, role));
     let mut builder = env_logger::Builder::new();
+    builder.target(Target::Pipe(Box::new(ToStderr::AtOnce)));
     builder.filter_level(config.level.filter());
     if let Ok(filter) = std::env::var("REKINDLE_LOG") {
         builder.parse_filters(&filter);
@@ -20,8 +50,39 @@ pub fn init(config: &LogConfig, role: &'static str) {
         LogFormat::Json => json(out, record, role),
         LogFormat::Auto | LogFormat::Text => text(out, record, role),
     });
+    let logger = builder.build();
+    let level = logger.filter();
     // A second call (in tests) leaves the first logger in place.
-    let _ = builder.try_init();
+    if log::set_boxed_logger(Box::new(Waitable(logger))).is_ok() {
+        log::set_max_level(level);
+        STDERR.on_gap(gap);
+        std::panic::set_hook(Box::new(panicked));
+    }
+}
+
+/// Instead of the standard library's own words, which would wait for whoever reads them.
+fn panicked(info: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let text = info.to_string().replace('\n', " ");
+    log::error!("thread {}: {text}", thread.name().unwrap_or("?"));
+    let trace = std::backtrace::Backtrace::capture();
+    if trace.status() == std::backtrace::BacktraceStatus::Captured {
+        log::error!("{trace}");
+    }
+    log::logger().flush();
+}
+
+/// The line that stands where others are missing, in the form of the others.
+fn gap(count: u64) -> String {
+    let text = format!("{count} lines of this log were dropped here: standard error took none");
+    let (format, role) = HOW.get().copied().unwrap_or((LogFormat::Text, "?"));
+    let since_1970 = Duration::from_micros(SystemClock.wall_now().as_us().max(0).unsigned_abs());
+    let at = || humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since_1970);
+    match format {
+        LogFormat::Journal => format!("<4>{role}: {text}\n"),
+        LogFormat::Json => format!("{}\n", json_line(&at().to_string(), Level::Warn, role, &text)),
+        LogFormat::Auto | LogFormat::Text => text_line(&at().to_string(), Level::Warn, role, &text),
+    }
 }
 
 fn chosen(format: LogFormat) -> LogFormat {
@@ -46,17 +107,25 @@ fn journal(out: &mut Formatter, record: &Record<'_>, role: &str) -> std::io::Res
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>, role: &str) -> std::io::Result<()> {
-    let now = out.timestamp_millis();
-    writeln!(out, "{now} {:<5} {role}[{}] {}", record.level(), std::process::id(), record.args())
+    let line = text_line(&out.timestamp_millis().to_string(), record.level(), role, &record.args().to_string());
+    out.write_all(line.as_bytes())
+}
+
+fn text_line(now: &str, level: Level, role: &str, text: &str) -> String {
+    format!("{now} {level:<5} {role}[{}] {text}\n", std::process::id())
 }
 
 fn json(out: &mut Formatter, record: &Record<'_>, role: &str) -> std::io::Result<()> {
-    let line = serde_json::json!({
-        "at": out.timestamp_millis().to_string(),
-        "level": record.level().as_str().to_ascii_lowercase(),
+    let line = json_line(&out.timestamp_millis().to_string(), record.level(), role, &record.args().to_string());
+    writeln!(out, "{line}")
+}
+
+fn json_line(now: &str, level: Level, role: &str, text: &str) -> serde_json::Value {
+    serde_json::json!({
+        "at": now,
+        "level": level.as_str().to_ascii_lowercase(),
         "role": role,
         "pid": std::process::id(),
-        "text": record.args().to_string(),
-    });
-    writeln!(out, "{line}")
+        "text": text,
+    })
 }

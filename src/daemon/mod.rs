@@ -13,6 +13,7 @@ mod stopped;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -20,10 +21,14 @@ use crate::config::{Host, KillMeans, Loaded, SAFE_FOR_SECRETS, load};
 use crate::engine::unit_file;
 use crate::guard::{self, GuardOptions, Means, MeansChoice, take_state_dir};
 use crate::health::words::{with_flags, without_passwords};
+use crate::outlet::STDERR;
 
 pub use settings::{kinds, places};
 
 use args::Args;
+
+/// How long a process that ends waits for its last words to be read.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(250);
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -31,29 +36,44 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
             // What was typed in the wrong place may be a URL with a password.
-            eprint!("{}", without_passwords(&error.to_string()));
+            STDERR.say(without_passwords(&error.to_string()).as_bytes());
+            STDERR.flush(LAST_WORDS_MAX);
             return ExitCode::from(2);
         }
         Err(help) => help.exit(),
     };
     let options = args.load_options(Host::here());
     if let Some(what) = options.secret_flag() {
-        eprintln!("error[E101]: {what}\nnext: {}", SAFE_FOR_SECRETS.join("\nnext: "));
+        STDERR.say(format!("error[E101]: {what}\nnext: {}\n", SAFE_FOR_SECRETS.join("\nnext: ")).as_bytes());
+        STDERR.flush(LAST_WORDS_MAX);
         return ExitCode::from(2);
     }
     let code = match load(&options) {
         Ok(loaded) => run(&args, &loaded),
         Err(errors) => {
-            eprintln!("error[E201]: the configuration is wrong\n{errors}");
-            eprintln!("next: {}", args.hints().command("rekindle config check"));
+            let next = args.hints().command("rekindle config check");
+            STDERR.say(format!("error[E201]: the configuration is wrong\n{errors}\nnext: {next}\n").as_bytes());
             78
         }
     };
+    // A prover has q for everything.
+    STDERR.flush(if args.prove.is_some() { LAST_WORDS_MAX / 5 } else { LAST_WORDS_MAX });
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 fn run(args: &Args, loaded: &Loaded) -> i32 {
     logging::init(&loaded.config.log, args.role_word());
+    // The engine proper takes its descriptors before it has a second thread.
+    let is_prover = args.prove_stopped || args.prove.is_some();
+    let writes = match () {
+        () if is_prover => STDERR.start(),
+        () if args.is_engine_proper() => Ok(()),
+        () => STDERR.write_by_myself(),
+    };
+    if let Err(error) = writes {
+        log::error!("could not set the log up: {error}");
+        return 1;
+    }
     for warning in &loaded.warnings {
         // The guard says it once for both.
         if !args.is_engine_proper() {

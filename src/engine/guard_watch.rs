@@ -42,11 +42,12 @@ fn die(shared: &Arc<Shared>, state: GuardState) -> ! {
     }
     let me = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let report = kill_below(me, Root::Excluded, &[], shared.options.timing.kill_budget());
-    // Said after the deed: a log that nobody reads any more may block.
+    // Said after the deed, which comes first.
     log::error!("the guard is {}: killed all tasks, dying", if state == GuardState::Gone { "gone" } else { "silent" });
     if !report.is_clean() {
         log::error!("these processes do not die: {:?}", report.left);
     }
+    log::logger().flush();
     // SAFETY: ends the process at once; no destructor may hang on the database now.
     unsafe { nix::libc::_exit(EXIT_CODE) }
 }

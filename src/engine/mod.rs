@@ -21,6 +21,7 @@ mod brake_tests;
 pub mod dispatcher;
 #[cfg(test)]
 mod doubt_tests;
+pub mod dropped_file;
 pub mod ending;
 pub mod epoch_file;
 pub mod finisher;

@@ -53,12 +53,6 @@ pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
         Why::LeaseLost => shared.life().lease.kill_at().unwrap_or(now),
         Why::Fenced => now.after(shared.options.timing.kill_budget() / 4),
     };
-    if why == Why::LeaseLost {
-        log::error!(
-            "no heartbeat was accepted for {:?}: engine {incarnation} stops everything it runs",
-            shared.options.timing.lease()
-        );
-    }
     let mut stopped = 0;
     shared.running.for_each(|entry| {
         if entry.on_lease_loss == OnLeaseLoss::Continue && why == Why::LeaseLost {
@@ -69,6 +63,13 @@ pub fn end_life(shared: &Arc<Shared>, incarnation: Incarnation, why: Why) {
             control.stop(StopKind::LeaseLost, now, kill_at);
         }
     });
+    // Said after the deed, which comes first.
+    if why == Why::LeaseLost {
+        log::error!(
+            "no heartbeat was accepted for {:?}: engine {incarnation} stops everything it runs",
+            shared.options.timing.lease()
+        );
+    }
     log::info!("{stopped} tasks are being stopped");
 }
 

@@ -71,6 +71,7 @@ fn spawn(
             // A loop that panics would leave an engine that beats for nothing, or holds tasks for ever.
             if std::panic::catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
                 log::error!("a loop of the engine panicked: the process ends");
+                log::logger().flush();
                 std::process::abort();
             }
         })
@@ -178,6 +179,9 @@ pub(super) fn build(
         Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
         None => Remembered::NOTHING,
     };
+    if let Some(Err(error)) = options.state_dir.as_deref().map(|dir| super::dropped_file::write(dir, 0)) {
+        log::warn!("could not forget what the former life dropped of its log: {error}");
+    }
     let guard = guard.map(|link| Arc::new(link) as Arc<dyn GuardTalk>);
     let commands = commands(&options, role, &clock, guard.as_ref())?;
     let place = Place { clock, host: host::host_name(), boot_id: host::boot_id() };

@@ -45,6 +45,8 @@ pub struct Sweeper {
     purge_at: LeaseInstant,
     failed: bool,
     more_due: bool,
+    /// Lines of the log that were dropped, as the state directory tells.
+    dropped: u64,
 }
 
 impl Sweeper {
@@ -64,6 +66,7 @@ impl Sweeper {
             purge_at,
             failed: false,
             more_due: false,
+            dropped: 0,
         }
     }
 
@@ -84,6 +87,7 @@ impl Sweeper {
             .pulses
             .sweeper
             .turn(self.shared.clock.lease_now(), interval * 2 + self.shared.options.statement_timeout);
+        self.tell_dropped();
         if self.shared.life().phase != Phase::Live {
             return interval.min(Duration::from_millis(250));
         }
@@ -94,6 +98,19 @@ impl Sweeper {
         // The promise for the wait itself: with many engines it is long.
         self.shared.pulses.sweeper.turn(self.shared.clock.lease_now(), wait);
         wait
+    }
+
+    /// For the doctor, while the log itself cannot tell.
+    fn tell_dropped(&mut self) {
+        let dropped = crate::outlet::STDERR.dropped();
+        if dropped != self.dropped
+            && let Some(dir) = &self.shared.options.state_dir
+        {
+            self.dropped = dropped;
+            if let Err(error) = super::dropped_file::write(dir, dropped) {
+                log::debug!("could not note that lines of the log were dropped: {error}");
+            }
+        }
     }
 
     /// Waits for the next pass; true if the loops end. In a large cluster that is longer than L, and a lease that

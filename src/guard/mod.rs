@@ -54,6 +54,7 @@
 //!   namespace when killed; else escaped processes live until the next start with the same state
 //!   directory, which kills them (`leftovers.rs`).
 //! * *Prover fails or hangs*: logged; T passes.
+//! * *Nobody reads the log*: no write of it waits (`outlet.rs`), and killing comes before saying so.
 //! * *A process does not die* (stuck in the kernel): no proof, an error in the log every 10 s. T passes,
 //!   and the token refuses what it may still write.
 //! * *Host suspended*: the lease clock counts it. The guard looks at it at least once a second, so the
@@ -98,6 +99,9 @@ mod watch;
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::as_subreaper as in_one_thread;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use heard::Heard;

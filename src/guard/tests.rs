@@ -58,7 +58,7 @@ pub(crate) fn in_child(body: impl FnOnce() -> i32) -> Pid {
 }
 
 /// Runs a test's body in a forked process that is a subreaper, as a task's main process is.
-pub(super) fn as_subreaper(body: impl FnOnce()) {
+pub(crate) fn as_subreaper(body: impl FnOnce()) {
     let child = in_child(|| {
         set_child_subreaper(true).unwrap();
         body();

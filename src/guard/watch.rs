@@ -24,6 +24,7 @@ use super::proof;
 use super::spawn::{Recipe, SpawnError, spawn};
 use super::tree::{self, Proc};
 use crate::clock::{Clock, SystemClock};
+use crate::outlet::STDERR;
 use crate::protocol::timing::Timing;
 
 /// Exit codes by which an engine says why it gave up (`ux.md` 4.9). Any other end is a death.
@@ -110,8 +111,7 @@ impl<'a> Watch<'a> {
     fn watch(mut self) -> i32 {
         let end = self.until_the_end();
         let spare = self.spared(end);
-        self.log_end(end, &spare);
-        self.kill_everything(spare);
+        self.kill_everything(end, spare);
         self.cage.remove();
         for incarnation in self.heard.to_prove() {
             proof::prove(&self.options.prover, incarnation, self.options.timing.query_timeout(), &self.signals);
@@ -128,6 +128,7 @@ impl<'a> Watch<'a> {
             if now >= next_tick {
                 self.port.tick(now);
                 next_tick = now.after(tick_interval);
+                STDERR.flush(Duration::ZERO);
             }
             // Never longer than a tick: poll's clock stops in suspend, the lease does not.
             let due = self.heard.deadline().map_or(next_tick, |d| d.min(next_tick));
@@ -197,7 +198,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn log_end(&self, end: End, spare: &[Proc]) {
+    fn log_end(&self, end: End, spared: usize) {
         let engine = self.engine;
         match end {
             End::Exited(status) if self.heard.goodbye().is_some() => log::info!("the engine said goodbye: {status:?}"),
@@ -208,18 +209,18 @@ impl<'a> Watch<'a> {
             }
             End::Expired => log::error!(
                 "the engine (process {engine}) neither renewed its lease nor said that all is clear: killing it and \
-                 what it started, sparing {} tasks that continue",
-                spare.len()
+                 what it started, sparing {spared} tasks that continue"
             ),
         }
     }
 
     /// Returns when no process is left below the guard: `waitpid` says so, which sees what /proc may
     /// miss. It takes as long as it takes; a death is not proved before.
-    fn kill_everything(&mut self, mut spare: Vec<Proc>) {
+    fn kill_everything(&mut self, end: End, mut spare: Vec<Proc>) {
         if self.status.is_none() {
             let _ = kill(self.engine, Signal::SIGKILL);
         }
+        let (mut is_said, spared) = (false, spare.len());
         let mut pause = Duration::from_millis(1);
         let mut warn_at = SystemClock.lease_now().after(self.options.timing.kill_budget());
         loop {
@@ -227,6 +228,10 @@ impl<'a> Watch<'a> {
             let pids: Vec<i32> = spare.iter().map(|p| p.pid).collect();
             let is_cage_clear = self.cage.kill(!spare.is_empty());
             let report = kill_below(own_pid(), Root::Excluded, &pids, SWEEP_SLICE);
+            // Killing comes first, the log afterwards.
+            if !std::mem::replace(&mut is_said, true) {
+                self.log_end(end, spared);
+            }
             if !self.reap() && is_cage_clear {
                 return;
             }
@@ -243,6 +248,7 @@ impl<'a> Watch<'a> {
     fn wait_for_signal(&self, limit: Duration, spare: &mut Vec<Proc>) {
         let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, poll_timeout(limit));
+        STDERR.flush(Duration::ZERO);
         while let Some(signal) = next_signal(&self.signals) {
             if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) && !spare.is_empty() {
                 log::warn!("told to stop: killing the {} tasks that continue", spare.len());

@@ -47,6 +47,7 @@ pub struct EngineSpec<'r> {
     beats: Option<String>,
     contained: bool,
     is_nobody: bool,
+    stderr: Option<PathBuf>,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -67,6 +68,7 @@ impl<'r> EngineSpec<'r> {
             beats: None,
             contained: false,
             is_nobody: false,
+            stderr: None,
         }
     }
 
@@ -156,6 +158,12 @@ impl<'r> EngineSpec<'r> {
         Self { is_nobody: nix::unistd::geteuid().is_root(), ..self }
     }
 
+    /// Where its log goes instead of the file that [`Engine::log`] reads.
+    pub fn stderr(mut self, to: &Path) -> Self {
+        self.stderr = Some(to.into());
+        self
+    }
+
     fn write(&self) -> PathBuf {
         let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let state = self.rig.path(&self.state);
@@ -212,7 +220,8 @@ impl<'r> EngineSpec<'r> {
             command.env("REKINDLE_DATABASE_URL_FILE", urls);
         }
         command.envs(self.beats.iter().map(|url| ("REKINDLE_DATABASE__BEAT_URL", url)));
-        command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        command.stdin(Stdio::null()).stdout(out.try_clone().unwrap());
+        command.stderr(self.stderr.as_ref().map_or(out, |path| File::options().write(true).open(path).unwrap()));
         (command, log)
     }
 

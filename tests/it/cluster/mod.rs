@@ -9,6 +9,7 @@ mod epochs;
 mod kills;
 mod late;
 mod lines;
+mod logs;
 mod names;
 mod network;
 mod outages;
@@ -128,6 +129,12 @@ mod sqlite {
         super::rig::on_sqlite:
         secrets:
             a_task_reads_nothing_of_its_engine_and_guard;
+        logs:
+            nobody_reads_the_log_and_the_work_goes_on
+            nobody_reads_the_log_and_a_frozen_engine_is_killed_in_time
+            nobody_reads_the_log_and_a_killed_engine_leaves_nothing
+            nobody_reads_the_log_and_a_cut_ends_no_engine
+            nobody_reads_what_a_command_says_and_it_ends_in_time;
         units:
             systemd_is_told_how_long_it_may_wait
             the_shipped_unit_fits_the_default_timing;

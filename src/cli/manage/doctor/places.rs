@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::Line;
+use crate::cli::output::plural;
 use crate::config::{Config, place};
-use crate::engine::epoch_file;
+use crate::engine::{dropped_file, epoch_file};
 use crate::guard::StateDirError;
 
 /// The directories of the engine, and what lies in them.
@@ -47,7 +48,15 @@ fn kept_lines(dir: &Path) -> Vec<Line> {
     let epoch = epoch_file::read(dir).err().filter(|error| error.kind() == std::io::ErrorKind::InvalidData);
     let id = crate::guard::check_id(dir).err().filter(|error| matches!(error, StateDirError::BadId { .. }));
     let texts = epoch.map(|error| error.to_string()).into_iter().chain(id.map(|error| error.to_string()));
-    texts.map(|text| Line::fail("state dir", text, "an engine would not start with it")).collect()
+    let refused = texts.map(|text| Line::fail("state dir", text, "an engine would not start with it"));
+    refused.chain(dropped_line(dir)).collect()
+}
+
+/// The engine goes on when nobody reads its log, so somebody else has to say it.
+fn dropped_line(dir: &Path) -> Option<Line> {
+    let count = Some(usize::try_from(dropped_file::read(dir)).unwrap_or(usize::MAX)).filter(|count| *count > 0)?;
+    let text = format!("the engine has dropped {} of its log since its start: nobody read them", plural(count, "line"));
+    Some(Line::warn("log", text, "look at what takes its standard error: a pipe, a terminal, the journal, a full disk"))
 }
 
 /// Place and owner of a SQLite file.
