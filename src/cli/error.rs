@@ -17,6 +17,8 @@ pub struct CliError {
     pub code: &'static str,
     /// The first line.
     pub what: String,
+    /// Which configuration was read, or that none was found; the edge fills it in.
+    pub config: Option<Box<str>>,
     /// What was tried, with the origin of the values.
     pub tried: Option<Box<str>>,
     /// Why it failed.
@@ -32,7 +34,7 @@ pub struct CliError {
 impl CliError {
     /// An error with this code, which must be in the table of `codes.rs`.
     pub fn new(code: &'static str, exit: Exit, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), tried: None, cause: None, effect: None, next: Vec::new(), exit }
+        Self { code, what: what.into(), config: None, tried: None, cause: None, effect: None, next: Vec::new(), exit }
     }
 
     /// With what was tried.
@@ -70,11 +72,25 @@ impl CliError {
         self
     }
 
+    /// With the configuration that was read, where it may be what is wrong.
+    #[must_use]
+    pub fn with_config(mut self, files: &str) -> Self {
+        let may_be = matches!(self.exit, Exit::Unavailable | Exit::Config | Exit::NoPermission | Exit::NotFound);
+        self.config = may_be.then(|| files.into());
+        self
+    }
+
     /// The whole text, with a line feed at its end.
     pub fn render(&self) -> String {
         let mut text = format!("error[{}]: {}\n", self.code, one_line(&self.what));
         let next = (!self.next.is_empty()).then(|| self.next.join("\n").into_boxed_str());
-        let parts = [("tried", &self.tried), ("cause", &self.cause), ("effect", &self.effect), ("next", &next)];
+        let parts = [
+            ("tried", &self.tried),
+            ("config", &self.config),
+            ("cause", &self.cause),
+            ("effect", &self.effect),
+            ("next", &next),
+        ];
         for (label, part) in parts {
             for (row, line) in part.iter().flat_map(|part| part.lines()).enumerate() {
                 let label = if row == 0 { label } else { "" };

@@ -16,6 +16,7 @@ pub mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use error::CliError;
@@ -147,12 +148,17 @@ impl GlobalFlags {
     }
 }
 
+/// Which files this program has read, for its errors: most often it is the wrong one, or none.
+static CONFIG: OnceLock<String> = OnceLock::new();
+
 /// The configuration of this call. Warnings about flags are shown, the others only with `-v`: the engine
 /// says them when it starts, and a cron job should not repeat them.
 pub fn load_config(flags: &GlobalFlags) -> Result<Loaded, CliError> {
     let options = flags.load_options(Host::here());
     options.secret_flag().map_or(Ok(()), |what| Err(CliError::secret_flag(what)))?;
     let loaded = load(&options).map_err(|errors| CliError::config(&errors))?;
+    // Only the first of a process counts, and there is one.
+    CONFIG.set(loaded.files_in_words()).unwrap_or(());
     for warning in &loaded.warnings {
         match warning.origin {
             Origin::Flag(_) => log::warn!("{warning}"),
@@ -191,6 +197,10 @@ pub fn finish(result: Result<Exit, CliError>) -> ExitCode {
     let code = match result {
         Ok(exit) => exit.into(),
         Err(error) => {
+            let error = match CONFIG.get() {
+                Some(files) => error.with_config(files),
+                None => error,
+            };
             output::print_error(&error.render());
             error.exit.into()
         }

@@ -217,6 +217,12 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
         StoreError::Busy { step, source } => {
             CliError::try_again(format!("the database is busy ({step})"), cause(source)).effect("nothing was changed")
         }
+        StoreError::Schema(problem @ (SchemaProblem::Missing | SchemaProblem::Older(_)))
+            if *origin == Origin::Default =>
+        {
+            let error = schema(cluster, problem).tried(tried());
+            CliError { next: Vec::new(), ..error }.next(WHICH_DATABASE).next("rekindle db status")
+        }
         StoreError::Schema(problem) => schema(cluster, problem),
         StoreError::ReadOnly { step, source } => {
             let mut cause = cause(source);
@@ -264,6 +270,10 @@ fn not_usable(url: &DatabaseUrl, cause: String) -> CliError {
 fn unreachable(cluster: &str, url: &DatabaseUrl, origin: &Origin, cause: String) -> CliError {
     let error = CliError::unreachable(cluster, url, origin, cause.clone());
     match url.sqlite_path().map(|path| (path, access(path, AccessFlags::R_OK))) {
+        // Whoever has said nothing about a database most likely means another one than the default.
+        Some((_, Err(Errno::ENOENT))) if *origin == Origin::Default => {
+            CliError { next: Vec::new(), ..error }.next(WHICH_DATABASE).next("rekindle config init   (writes a file)")
+        }
         Some((_, Err(Errno::ENOENT))) => {
             let make = "rekindle db migrate   (makes it)".to_owned();
             CliError { next: vec![make, "rekindle config show --origin database".to_owned()], ..error }
@@ -289,6 +299,10 @@ fn schema(cluster: &str, problem: &SchemaProblem) -> CliError {
         )),
     }
 }
+
+/// For whoever has not said it.
+pub const WHICH_DATABASE: &str =
+    "say which database: -c FILE, database.url in the configuration, or REKINDLE_DATABASE_URL";
 
 /// What a schema is called.
 pub fn schema_name(status: &SchemaStatus) -> &str {

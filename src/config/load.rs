@@ -65,9 +65,28 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The files that were read, the weakest first.
     pub files: Vec<PathBuf>,
+    /// Where a file was looked for, if none was found.
+    pub looked_at: Vec<PathBuf>,
 }
 
 impl Loaded {
+    /// Which files were read, or that none was found and where.
+    pub fn files_in_words(&self) -> String {
+        let list = |paths: &[PathBuf]| {
+            let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            shown.join(" and ")
+        };
+        match self.files.as_slice() {
+            [] => format!("no configuration file: looked at {}", list(&self.looked_at)),
+            files => list(files),
+        }
+    }
+
+    /// Nobody has said which database: no file, variable or flag.
+    pub fn has_default_database(&self) -> bool {
+        self.origin("database.url") == Origin::Default
+    }
+
     /// Who set this key.
     pub fn origin(&self, key: &str) -> Origin {
         self.shown.iter().find(|shown| shown.key == key).map_or(Origin::Default, |shown| shown.origin.clone())
@@ -108,11 +127,12 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     merge(&mut tree, flags);
     let mut config = read_config(&mut reader, tree, &options.host);
     insert_password(&mut reader, &mut config.database, &options.host);
+    let looked_at = if files.is_empty() { options.host.config_files() } else { Vec::new() };
     let Reader { problems, warnings, shown } = reader;
     if problems.is_empty() {
-        Ok(Loaded { config, shown, warnings, files })
+        Ok(Loaded { config, shown, warnings, files, looked_at })
     } else {
-        let rest = Box::new(Loaded { config, shown, warnings: Vec::new(), files });
+        let rest = Box::new(Loaded { config, shown, warnings: Vec::new(), files, looked_at });
         Err(ConfigErrors { problems, warnings, rest: Some(rest) })
     }
 }

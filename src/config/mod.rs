@@ -34,7 +34,9 @@ pub use host::Host;
 pub use kind::{ExitCodes, KindConfig};
 pub use load::{ConfigErrors, LoadOptions, Loaded, Override, SAFE_FOR_SECRETS, load};
 pub use reader::Shown;
-pub use settings::{CheckConfig, Config, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig};
+pub use settings::{
+    CheckConfig, Config, DEFAULT_DATABASE, DatabaseConfig, EngineConfig, Keep, KindFilter, LogConfig, RetentionConfig,
+};
 pub use source::{Origin, Problem};
 pub use url::DatabaseUrl;
 pub use url_error::UrlError;

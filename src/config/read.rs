@@ -49,11 +49,10 @@ pub(super) fn read_config(reader: &mut Reader, tree: Tree, host: &Host) -> Confi
     reader.check_keys(&top, &TOP);
     let default = Config::defaults(host);
     let cluster = reader.read(&top, "cluster", default.cluster);
-    // The engine first: the default database lies in its state directory.
     let engine = read_engine(reader, &top, default.engine, host);
     let config = Config {
         cluster,
-        database: read_database(reader, &top, &engine),
+        database: read_database(reader, &top),
         retention: read_retention(reader, &top),
         log: read_log(reader, &top, default.log),
         check: read_checks(reader, &top),
@@ -64,9 +63,9 @@ pub(super) fn read_config(reader: &mut Reader, tree: Tree, host: &Host) -> Confi
     config
 }
 
-fn read_database(reader: &mut Reader, top: &Section, engine: &EngineConfig) -> DatabaseConfig {
+fn read_database(reader: &mut Reader, top: &Section) -> DatabaseConfig {
     let s = reader.open(top, "database", &DATABASE);
-    let d = DatabaseConfig::in_state_dir(&engine.state_dir);
+    let d = DatabaseConfig::default();
     warn_of_visible_password(reader, &s);
     DatabaseConfig {
         urls: reader.read(&s, "url", d.urls),

@@ -34,8 +34,8 @@ pub struct Config {
 /// `[database]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct DatabaseConfig {
-    /// `url`: one URL or a list that is tried in order. Default: `sqlite:STATE_DIR/rekindle.db`. The
-    /// password of `password_file` is in it already.
+    /// `url`: one URL or a list that is tried in order. Default: [`DEFAULT_DATABASE`], for every user and
+    /// whatever the state directory is. The password of `password_file` is in it already.
     pub urls: Vec<DatabaseUrl>,
     /// `beat_url`: the heartbeat's own way where a pooler sits in the other; default: as `url`.
     pub beat_url: Option<DatabaseUrl>,
@@ -64,7 +64,7 @@ pub struct EngineConfig {
     pub poll: Duration,
     /// `stop_deadline`: what runs so long after SIGTERM is handed back, 75s. Below systemd's TimeoutStopSec.
     pub stop_deadline: Duration,
-    /// `state_dir`: identity, epoch, lock, and the SQLite default.
+    /// `state_dir`: identity, epoch and lock.
     pub state_dir: PathBuf,
     /// `scratch_dir`: private directories of attempts.
     pub scratch_dir: PathBuf,
@@ -150,11 +150,10 @@ const fn days(count: u64) -> Keep {
 impl Config {
     /// What holds where nothing is written, on this host.
     pub fn defaults(host: &Host) -> Self {
-        let engine = EngineConfig::defaults(host);
         Self {
             cluster: "rekindle".to_owned(),
-            database: DatabaseConfig::in_state_dir(&engine.state_dir),
-            engine,
+            database: DatabaseConfig::default(),
+            engine: EngineConfig::defaults(host),
             retention: RetentionConfig::default(),
             log: LogConfig { level: LogLevel::Info, format: LogFormat::Auto },
             check: BTreeMap::new(),
@@ -163,11 +162,14 @@ impl Config {
     }
 }
 
-impl DatabaseConfig {
-    /// The SQLite file in a state directory.
-    pub fn in_state_dir(state_dir: &std::path::Path) -> Self {
+/// The database where no URL is given. It hangs neither on the user nor on a flag: two programs that are told
+/// nothing about a database must not work on two of them, each without a word.
+pub const DEFAULT_DATABASE: &str = "/var/lib/rekindle/rekindle.db";
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
         Self {
-            urls: vec![DatabaseUrl::sqlite(state_dir.join("rekindle.db"))],
+            urls: vec![DatabaseUrl::sqlite(DEFAULT_DATABASE)],
             beat_url: None,
             password_file: None,
             connect_timeout: Duration::from_secs(5),

@@ -79,6 +79,29 @@ fn no_file_at_all_is_fine_but_a_named_one_must_exist() {
 }
 
 #[test]
+fn the_default_database_hangs_on_nothing_that_nobody_sees() {
+    let url = |site: &Site| site.load().config.database.urls[0].to_string();
+    let places = [
+        Site::new(""),
+        Site::new("").env("HOME", "/home/u").env("XDG_STATE_HOME", "/home/u/state"),
+        Site::new("").env("STATE_DIRECTORY", "/var/lib/rekindle-b"),
+        Site::new("").flag("engine.state_dir", "/var/lib/rekindle-b", "--state-dir"),
+        Site::new("[engine]\nstate_dir = \"/srv/rekindle\"\n"),
+    ];
+    for site in &places {
+        assert_eq!(url(site), format!("sqlite:{DEFAULT_DATABASE}"));
+    }
+    let loaded = places[0].load();
+    assert!(loaded.has_default_database() && loaded.files_in_words().ends_with("/rekindle.toml"));
+    let host = Host { env: [("HOME".to_owned(), "/home/u".to_owned())].into(), ..Host::default() };
+    let nothing = load(&LoadOptions { host, ..LoadOptions::default() }).unwrap();
+    assert_eq!(
+        nothing.files_in_words(),
+        "no configuration file: looked at /etc/rekindle/rekindle.toml and /home/u/.config/rekindle/rekindle.toml"
+    );
+}
+
+#[test]
 fn flags_beat_environment_beats_drop_ins_beat_the_file() {
     let site = Site::new("[engine]\nslots = 1\nname = \"a\"\npoll = \"2s\"\nstop_deadline = \"60s\"\n")
         .file("conf.d/20.toml", "[engine]\nslots = 3\nname = \"c\"\npoll = \"4s\"\n")

@@ -44,7 +44,7 @@ pub fn run(config: &Config, hints: &Hints) -> i32 {
         Ok(handle) => handle,
         Err(error) => return failed("could not handle signals", &error),
     };
-    match settings::store(config, Missing::Make).and_then(|store| prepare(&*store, &told, link.as_ref())) {
+    match settings::store(config, Missing::Make).and_then(|store| prepare(&*store, &told, link.as_ref(), hints)) {
         Ok(true) => {}
         Ok(false) => {
             let _ = link.as_ref().map(|link| link.goodbye(0));
@@ -78,7 +78,7 @@ fn failed(what: &str, error: &dyn std::error::Error) -> i32 {
 
 /// What a store's error means for the exit code: only what a restart cannot mend stops systemd.
 fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
-    log::error!("{}", error.chain());
+    log::error!("{} ({})", error.chain(), hints.database());
     match error {
         StoreError::Schema(SchemaProblem::Newer(_)) => {
             hints.next(&["install the release of the engines that run (this one is older than the database)"]);
@@ -113,7 +113,7 @@ fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
 }
 
 /// Waits for the database, and sets an empty one up. False if the engine was told to stop meanwhile.
-fn prepare(store: &dyn Store, told: &Told, link: Option<&GuardLink>) -> Result<bool, StoreError> {
+fn prepare(store: &dyn Store, told: &Told, link: Option<&GuardLink>, hints: &Hints) -> Result<bool, StoreError> {
     let mut said = false;
     loop {
         crate::engine::unit::starting(link.map(|link| link as &dyn GuardTalk));
@@ -121,7 +121,7 @@ fn prepare(store: &dyn Store, told: &Told, link: Option<&GuardLink>) -> Result<b
             Ok(()) => return Ok(true),
             Err(error) if error.is_transient() => {
                 if !std::mem::replace(&mut said, true) {
-                    log::warn!("waiting for the database: {}", error.chain());
+                    log::warn!("waiting for the database: {} ({})", error.chain(), hints.database());
                 }
             }
             Err(error) => return Err(error),

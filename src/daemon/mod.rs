@@ -85,13 +85,17 @@ fn run(args: &Args, loaded: &Loaded) -> i32 {
     }
     match &args.prove {
         Some(prove) => prover::run(&loaded.config, prove),
-        None if args.is_engine_proper() => engine::run(&loaded.config, &args.hints()),
-        None => run_guard(loaded, &args.hints()),
+        None if args.is_engine_proper() => engine::run(&loaded.config, &args.hints().of(loaded)),
+        None => run_guard(loaded, &args.hints().of(loaded)),
     }
 }
 
 fn run_guard(loaded: &Loaded, hints: &Hints) -> i32 {
     let config = &loaded.config;
+    match loaded.has_default_database() {
+        true => log::warn!("nobody has said which database: the default is used; {}", loaded.files_in_words()),
+        false => log::info!("configuration: {}", loaded.files_in_words()),
+    }
     let state = match take_state_dir(&config.engine.state_dir) {
         Ok(state) => state,
         Err(error) => {
@@ -137,12 +141,27 @@ fn run_guard(loaded: &Loaded, hints: &Hints) -> i32 {
 
 /// What a person types next, with the flags that this program was given: without them the command would
 /// look at another database.
-pub(crate) struct Hints(String);
+#[derive(Default)]
+pub(crate) struct Hints {
+    flags: String,
+    database: String,
+}
 
 impl Hints {
+    /// Also knows where the database was named.
+    fn of(self, loaded: &Loaded) -> Self {
+        let (origin, files) = (loaded.origin("database.url"), loaded.files_in_words());
+        Self { database: format!("database.url is from {origin}; {files}"), ..self }
+    }
+
+    /// `database.url is from /etc/rekindle/rekindle.toml:9; /etc/rekindle/rekindle.toml`.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
     /// A text whose commands have the flags.
     pub(crate) fn command(&self, text: &str) -> String {
-        with_flags(text, &self.0)
+        with_flags(text, &self.flags)
     }
 
     fn next(&self, commands: &[&str]) {

@@ -185,6 +185,9 @@ fn answer(args: &Args, loaded: &Loaded, thresholds: &Thresholds, left: Duration)
     });
     match asked {
         Ok(Ok((answers, of_kind))) => judged(args.mode, loaded, thresholds, answers, of_kind),
+        Ok(Err(error)) if loaded.has_default_database() && loaded.files.is_empty() => {
+            nothing_said(args, loaded, &error)
+        }
         Ok(Err(error)) => trouble(args, &error),
         Err(NoAnswer::Late) => timeout_result(args.mode, args.timeout, &progress.stage(), args.on_db_error),
         Err(NoAnswer::Died) => {
@@ -192,6 +195,16 @@ fn answer(args: &Args, loaded: &Loaded, thresholds: &Thresholds, left: Duration)
             CheckResult::new(args.mode, Status::Unknown, text).next("rekindle doctor")
         }
     }
+}
+
+/// Nobody has said which database to check: that its default cannot be asked says nothing about the cluster.
+fn nothing_said(args: &Args, loaded: &Loaded, error: &StoreError) -> CheckResult {
+    let cause = match error {
+        StoreError::Unreachable { source, .. } => source.to_string(),
+        other => other.chain(),
+    };
+    let text = format!("{}; the default database: {cause}", loaded.files_in_words());
+    CheckResult::new(args.mode, Status::Unknown, text).next("rekindle-check --config FILE, or rekindle config init")
 }
 
 fn trouble(args: &Args, error: &StoreError) -> CheckResult {

@@ -24,7 +24,7 @@ pub struct ConfigCheckArgs {}
 struct Findings {
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    files: Vec<String>,
+    files: String,
 }
 
 /// Prints every problem and warning; 78 if there is a problem.
@@ -44,11 +44,11 @@ fn examine(options: &LoadOptions, unit_timeout: Option<Duration>) -> Findings {
         Err(errors) => {
             let mut problems = errors.problems;
             problems.extend(errors.rest.iter().flat_map(|rest| host_problems(rest, unit_timeout)));
-            Findings { problems, warnings: errors.warnings, files: Vec::new() }
+            Findings { problems, warnings: errors.warnings, files: String::new() }
         }
         Ok(loaded) => {
             let problems = host_problems(&loaded, unit_timeout);
-            let files = loaded.files.iter().map(|path| path.display().to_string()).collect();
+            let files = loaded.files_in_words();
             Findings { problems, warnings: loaded.warnings, files }
         }
     }
@@ -81,9 +81,8 @@ impl Findings {
 
     fn verdict(&self) -> String {
         let warnings = plural(self.warnings.len(), "warning");
-        match (self.problems.len(), self.files.as_slice()) {
-            (0, []) => format!("ok: no file, so the defaults; {warnings}"),
-            (0, files) => format!("ok: {}; {warnings}", files.join(", ")),
+        match (self.problems.len(), self.files.as_str()) {
+            (0, files) => format!("ok: {files}; {warnings}"),
             (count, _) => format!("wrong: {}, {warnings}", plural(count, "problem")),
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::{GlobalFlags, codes, output};
-use crate::config::Host;
+use crate::config::{DEFAULT_DATABASE, Host};
 
 /// The file that is written. Lines that begin with `#` and a letter are settings at their default, or
 /// examples; a test reads it with and without these signs.
@@ -33,18 +33,20 @@ pub struct ConfigInitArgs {
 
 /// Writes the sample.
 pub fn run(args: &ConfigInitArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
+    let host = Host::here();
+    let text = sample(&host);
     let path = match &args.path {
         Some(path) if path.as_os_str() == "-" => {
-            output::print(SAMPLE)?;
+            output::print(&text)?;
             return Ok(Exit::Ok);
         }
         Some(path) => path.clone(),
-        None => default_path(&Host::here(), flags),
+        None => default_path(&host, flags),
     };
     let written = match args.dry_run {
         true if !args.force && path.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
         true => Ok(()),
-        false => write_whole(&path, SAMPLE, args.force),
+        false => write_whole(&path, &text, args.force),
     };
     let dry = if args.dry_run { output::DRY } else { "" };
     match written {
@@ -60,6 +62,13 @@ pub fn run(args: &ConfigInitArgs, flags: &GlobalFlags) -> Result<Exit, CliError>
         }
         Err(error) => Err(CliError::file("write", &path, &error)),
     }
+}
+
+/// The sample with a database that its user may write: below root's or the user's own state directory.
+fn sample(host: &Host) -> String {
+    let url = |path: &Path| format!("url = \"sqlite://{}\"", path.display());
+    let (default, own) = (Path::new(DEFAULT_DATABASE), host.state_dir().join("rekindle.db"));
+    SAMPLE.replacen(&url(default), &url(&own), 1)
 }
 
 fn default_path(host: &Host, flags: &GlobalFlags) -> PathBuf {
@@ -155,7 +164,7 @@ mod tests {
         assert_eq!((error.code, error.exit), ("E203", Exit::Refused));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         assert_eq!(run(&args(&path, true), &quiet()), Ok(Exit::Ok));
-        assert_eq!(fs::read_to_string(&path).unwrap(), SAMPLE);
+        assert_eq!(fs::read_to_string(&path).unwrap(), sample(&Host::here()));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "its mode is kept");
     }
 
@@ -164,6 +173,9 @@ mod tests {
         let env = [("HOME".to_owned(), "/home/u".to_owned())].into();
         let host = |is_root| Host { env: std::collections::BTreeMap::clone(&env), is_root, ..Host::default() };
         let path = |is_root| default_path(&host(is_root), &GlobalFlags::default()).display().to_string();
+        let url = |is_root| sample(&host(is_root)).lines().find(|line| line.starts_with("url =")).map(str::to_owned);
+        assert_eq!(url(true).unwrap(), "url = \"sqlite:///var/lib/rekindle/rekindle.db\"");
+        assert_eq!(url(false).unwrap(), "url = \"sqlite:///home/u/.local/state/rekindle/rekindle.db\"");
         assert_eq!(
             (path(true), path(false)),
             ("/etc/rekindle/rekindle.toml".into(), "/home/u/.config/rekindle/rekindle.toml".into())

@@ -6,8 +6,8 @@ use serde_json::json;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, plural};
-use crate::cli::session::{Access, Session, schema_name};
-use crate::cli::{Format, GlobalFlags, load_config, who};
+use crate::cli::session::{Access, Session, WHICH_DATABASE, schema_name};
+use crate::cli::{Format, GlobalFlags, codes, load_config, who};
 use crate::clock::{Clock, SystemClock};
 use crate::store::{Affected, SchemaStatus};
 
@@ -25,6 +25,14 @@ pub struct DbMigrateArgs {
 /// Runs what is pending.
 pub fn run(args: &DbMigrateArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let loaded = load_config(flags)?;
+    if loaded.files.is_empty() && loaded.has_default_database() {
+        // Nothing that was said leads to this database, so no engine would read it.
+        let what = "nobody has said which database to set up";
+        return Err(CliError::new(codes::CONFIG, Exit::Config, what)
+            .effect("nothing was changed")
+            .next(WHICH_DATABASE)
+            .next("rekindle config init   (writes a file)"));
+    }
     if args.dry_run {
         return dry_run(flags, &Session::open(flags, &loaded, Access::AnySchema)?);
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{List, Table};
-use crate::cli::session::{Access, Session};
+use crate::cli::session::{Access, Session, WHICH_DATABASE};
 use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Host, Loaded, command_problems, load};
@@ -130,10 +130,11 @@ fn means_lines() -> Vec<Line> {
 
 fn config_lines(loaded: &Loaded) -> Vec<Line> {
     let mut lines = Vec::new();
-    let files: Vec<String> = loaded.files.iter().map(|path| path.display().to_string()).collect();
-    let files = if files.is_empty() { "no file, so the defaults".to_owned() } else { files.join(", ") };
-    lines
-        .push(Line::ok("config", format!("{files}; {} configured", output::plural(loaded.config.kinds.len(), "kind"))));
+    let text = format!("{}; {} configured", loaded.files_in_words(), output::plural(loaded.config.kinds.len(), "kind"));
+    lines.push(match (loaded.files.is_empty(), loaded.has_default_database()) {
+        (true, true) => Line::warn("config", text, WHICH_DATABASE),
+        _ => Line::ok("config", text),
+    });
     let warnings = loaded.warnings.iter();
     lines.extend(warnings.map(|warning| Line::warn("config", warning.to_string(), "rekindle config show --origin")));
     let commands = command_problems(loaded);
@@ -201,6 +202,7 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<
     let mut lines = vec![Line::ok("database", format!("{} at {} answers", info.product, info.place))];
     lines.push(match (db.is_schema_ok, schema.unknown.is_empty()) {
         (true, _) => Line::ok("schema", db.schema.clone()),
+        (false, true) if loaded.has_default_database() => Line::fail("schema", db.schema.clone(), WHICH_DATABASE),
         (false, true) => Line::fail("schema", db.schema.clone(), "rekindle db migrate"),
         (false, false) => Line::fail("schema", db.schema.clone(), "upgrade rekindle on this host"),
     });

@@ -12,6 +12,7 @@ mod input;
 mod json;
 mod login;
 mod manners;
+mod one_database;
 mod rights;
 mod secrets;
 mod tasks;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 
 use diesel::sqlite::Sqlite;
 use diesel_migrations::MigrationHarness;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rekindle::config::DatabaseUrl;
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{RegisterOutcome, Settings, Store, migrate, open};
@@ -152,6 +155,23 @@ impl Desk {
     fn store(&self) -> Arc<dyn Store> {
         let settings = Settings::new(DatabaseUrl::sqlite(self.path("a.db")));
         open(vec![settings.clone()], vec![settings], 1).unwrap()
+    }
+}
+
+/// A real engine; told to stop when it goes.
+struct Running(std::process::Child);
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have stopped already.
+        kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM).unwrap_or(());
+        self.0.wait().unwrap();
     }
 }
 
