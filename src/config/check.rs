@@ -2,6 +2,7 @@
 //! leave enough time? An error for `config check`, a warning at start, because the tree of the commands
 //! may appear later.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::load::Loaded;
 use super::source::Problem;
+use super::trust;
 use super::units::show_duration;
 
 /// Commands that are not absolute or cannot be executed, and files of theirs that are not there.
@@ -20,8 +22,12 @@ pub fn command_problems(loaded: &Loaded) -> Vec<Problem> {
             problems.extend(fault.map(|text| Problem { origin: loaded.origin(&key), text: format!("{key}: {text}") }));
         };
         note("command", kind.command.first().and_then(|program| program_fault(program)));
-        let missing = |path: &Path| (!path.exists()).then(|| format!("{} is not there", path.display()));
-        note("env_file", kind.env_file.as_deref().and_then(missing));
+        let unread = |path: &Path| match trust::read_to_string(path, nix::unistd::geteuid().is_root()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Some(format!("{} is not there", path.display())),
+            Err(error) => Some(format!("{} cannot be read: {error}", path.display())),
+            Ok(_) => None,
+        };
+        note("env_file", kind.env_file.as_deref().and_then(unread));
         let no_dir = |path: &Path| (!path.is_dir()).then(|| format!("{} is no directory", path.display()));
         note("cwd", kind.cwd.as_deref().and_then(no_dir));
     }
@@ -65,7 +71,7 @@ mod tests {
         let mut config = Config::defaults(&Host::default());
         let kind = KindConfig { command: vec![command.to_owned()], ..KindConfig::default() };
         config.kinds.insert(KindName::new("a").unwrap(), kind);
-        Loaded { config, shown: Vec::new(), warnings: Vec::new(), files: Vec::new() }
+        Loaded { config, shown: Vec::new(), warnings: Vec::new(), files: Vec::new(), looked_at: Vec::new() }
     }
 
     fn fault(command: &str) -> Option<String> {

@@ -12,6 +12,7 @@ use super::settings::{Config, DatabaseConfig};
 use super::source::{
     Item, Node, Origin, Problem, Tree, find, insert, is_world_readable, merge, parse_toml, toml_files,
 };
+use super::trust;
 use super::url::DatabaseUrl;
 
 /// A setting from the command line.
@@ -148,7 +149,7 @@ fn read_files(reader: &mut Reader, options: &LoadOptions) -> (Tree, Vec<PathBuf>
         Vec::new()
     });
     for (path, must_exist) in std::iter::once((main, is_named)).chain(drop_ins.into_iter().map(|path| (path, true))) {
-        let text = match std::fs::read_to_string(&path) {
+        let text = match trust::read_to_string(&path, options.host.is_root) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => continue,
             Err(error) => {

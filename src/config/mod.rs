@@ -23,6 +23,7 @@ mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 pub mod units;
 mod url;
 mod url_error;

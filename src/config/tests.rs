@@ -102,6 +102,25 @@ fn the_default_database_hangs_on_nothing_that_nobody_sees() {
 }
 
 #[test]
+fn as_root_only_files_that_nobody_else_can_write_are_taken() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let mut site = Site::new("[engine]\nslots = 2\n").file("conf.d/10.toml", "[engine]\nslots = 3\n");
+    site.options.host.is_root = true;
+    let drop_in = site.dir.path().join("conf.d/10.toml");
+    std::fs::set_permissions(&drop_in, std::fs::Permissions::from_mode(0o646)).unwrap();
+    let problems = site.problems();
+    let is_refused = |problem: &String| problem.starts_with("conf.d/10.toml: cannot be read: everyone may write it");
+    // As another user all of them are somebody else's.
+    assert!(problems.iter().any(is_refused) || !nix::unistd::geteuid().is_root(), "{problems:?}");
+    if nix::unistd::geteuid().is_root() {
+        std::fs::set_permissions(&drop_in, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(site.load().config.engine.slots, 3);
+        chown(site.dir.path().join("rekindle.toml"), Some(1), None).unwrap();
+        assert!(site.problems()[0].starts_with("rekindle.toml: cannot be read: it belongs to user 1"));
+    }
+}
+
+#[test]
 fn flags_beat_environment_beats_drop_ins_beat_the_file() {
     let site = Site::new("[engine]\nslots = 1\nname = \"a\"\npoll = \"2s\"\nstop_deadline = \"60s\"\n")
         .file("conf.d/20.toml", "[engine]\nslots = 3\nname = \"c\"\npoll = \"4s\"\n")

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::handler::Attempt;
 use super::spec::CommandSpec;
+use crate::config::trust;
 use crate::protocol::time::Timestamp;
 
 /// Where programs are looked for if neither the kind nor the engine has a `PATH`.
@@ -93,8 +94,10 @@ fn own(attempt: &Attempt, identity: &Identity, dir: &Path, deadline: Option<Time
 }
 
 fn read_file(path: &Path) -> Result<Vec<(OsString, OsString)>, EnvironmentError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| EnvironmentError::Read { path: path.to_owned(), source })?;
+    // It can set LD_PRELOAD and the like, so it decides what is run.
+    let is_root = nix::unistd::geteuid().is_root();
+    let text = trust::read_to_string(path, is_root)
+        .map_err(|source| EnvironmentError::Read { path: path.to_owned(), source })?;
     let mut all = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
