@@ -14,7 +14,7 @@ use super::shared::engine_wish::{Names, Wish, run as run_wish};
 ///
 /// Ctrl-C ends the watching, not the drain.
 ///
-/// Exit codes: 0 requested (with --wait: drained), 3 it is to stop and --yes is missing, 4 no such engine, 5 --timeout or --deadline was over.
+/// Exit codes: 0 requested (with --wait: drained, also where --deadline was over), 3 it is to stop and --yes is missing, 4 no such engine, 5 --timeout was over.
 #[derive(clap::Args, Debug, Clone)]
 #[command(before_help = "Examples:\n  rekindle engine drain app4 --wait --reason \"kernel update\"\n  \
 rekindle engine drain --self --deadline 30m --wait && reboot")]

@@ -12,7 +12,7 @@ use super::shared::engine_wish::{Names, Wish, run as run_wish};
 
 /// Drain, then end the process with exit 0, so that systemd does not start it again
 ///
-/// Exit codes: 0 requested (with --wait: stopped), 4 no such engine, 5 --timeout or --deadline was over.
+/// Exit codes: 0 requested (with --wait: stopped, also where --deadline was over), 4 no such engine, 5 --timeout was over.
 #[derive(clap::Args, Debug, Clone)]
 #[command(
     before_help = "Examples:\n  rekindle engine stop app4 --wait\n  rekindle engine stop app4 --deadline 10m --wait"

@@ -3,8 +3,9 @@
 use rekindle::protocol::engine::{Mode, Proof};
 use rekindle::store::{Beat, BeatOutcome};
 
-use super::{Desk, live};
+use super::{Desk, Running, live};
 use crate::support::builders::Engine;
+use crate::support::wait_until;
 
 fn beat(desk: &Desk, engine: &Engine, mode: Mode) -> rekindle::store::BeatAnswer {
     let beat = Beat { incarnation: engine.incarnation, mode, running: 0 };
@@ -152,4 +153,33 @@ fn one_engine_shows_its_timing_tasks_and_former_lives() {
     }
     let json = desk.run("engine show app1 -o json").json();
     assert_eq!((&json["schema"], &json["former"][0]["state"]), (&"rekindle.engine/1".into(), &"fenced".into()));
+}
+
+#[test]
+fn a_deadline_that_did_its_work_is_a_success_and_names_what_was_handed_back() {
+    let desk = Desk::new();
+    desk.configure(
+        "timing = \"fast\"\n[kind.long]\ncommand = [\"/bin/sleep\", \"600\"]\ngrace = \"1s\"\nrerun = \"always\"\n",
+    );
+    let engine = Running::start(desk.command(env!("CARGO_BIN_EXE_rekindle-engine")));
+    desk.run("task add long").code(0);
+    let is_running = || desk.run("task list -s running -o name").out == "1\n";
+    wait_until(std::time::Duration::from_secs(60), is_running);
+    // `drain … --wait && reboot` has to reboot.
+    let said = desk.run("engine drain app1 --deadline 1s --wait").code(0);
+    assert!(said.out.contains("\n1 task was handed back: #1\n") && said.err.is_empty(), "{said:?}");
+    // Nothing runs any more, so nothing is handed back.
+    let said = desk.run("engine stop app1 --deadline 1s --wait").code(0);
+    assert!(!said.out.contains("were handed back") && !said.out.contains("was handed back"), "{said:?}");
+    assert!(
+        said.out.contains("until it has stopped, undo: rekindle engine drain app1; then start it again on its host")
+    );
+    // Only --timeout is a failure.
+    drop(engine);
+    desk.run("engine resume app1").code(0);
+    let _engine = Running::start(desk.command(env!("CARGO_BIN_EXE_rekindle-engine")));
+    wait_until(std::time::Duration::from_secs(60), is_running);
+    let said = desk.run("engine drain app1 --wait --timeout 1s").code(5);
+    assert!(said.err.contains("waited 1s for engines to drain"), "{said:?}");
+    desk.run("engine drain app1 --deadline 0s").code(0);
 }

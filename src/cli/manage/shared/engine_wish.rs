@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::engine_json::clock_or_age;
+use super::handed_back::HandedBack;
 use super::waiting::Patience;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::{age, one_line, shorten, took};
-use crate::cli::output::{self, DRY, List, Table, plural};
+use crate::cli::output::{DRY, List, Table, plural};
 use crate::cli::session::{Access, Session};
 use crate::cli::{Format, GlobalFlags, consent, load_config, who};
 use crate::clock::{Clock, SystemClock};
@@ -53,11 +54,11 @@ pub struct Wish {
 }
 
 /// One engine that was asked.
-struct Asked {
-    name: EngineName,
+pub(super) struct Asked {
+    pub(super) name: EngineName,
     before: Wanted,
     row: Option<EngineRow>,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 /// Writes the wish for every name, then waits if asked to. All are asked first, so that work does not hop
@@ -229,10 +230,18 @@ fn words(one: &Asked, wish: Wish, in_utc: bool) -> String {
     let undo = match (wish.wanted, one.before) {
         (Wanted::Run, Wanted::Run) => "it was not paused before".to_owned(),
         (Wanted::Run, before) => format!("undid: {before}{whose}\nundo: rekindle engine {before} {name}"),
-        (wanted, before) if before != Wanted::Run && before != wanted => {
-            format!("it was to {before} before{whose}\nundo: rekindle engine {before} {name}")
+        (wanted, before) => {
+            let is_other = before != Wanted::Run && before != wanted;
+            let was = if is_other { format!("it was to {before} before{whose}\n") } else { String::new() };
+            let back = if is_other { before.word() } else { "resume" };
+            match wanted {
+                // Whoever has stopped needs a start: a wish cannot bring a process back.
+                Wanted::Stop => format!(
+                    "{was}until it has stopped, undo: rekindle engine {back} {name}; then start it again on its host"
+                ),
+                _ => format!("{was}undo: rekindle engine {back} {name}"),
+            }
         }
-        _ => format!("undo: rekindle engine resume {name}"),
     };
     format!("{name}: {word} requested{until}; {when}{deadline}\n{undo}\n")
 }
@@ -241,11 +250,15 @@ fn words(one: &Asked, wish: Wish, in_utc: bool) -> String {
 fn watch(session: &Session, asked: &[Asked], wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let mut patience = Patience::new(flags.timeout);
     let mut told: Vec<Option<String>> = vec![None; asked.len()];
+    let mut handed_back = HandedBack::default();
     let tells = flags.output.is_for_people();
     loop {
         let answer = session.try_read("watching engines", |store| store.engines())?;
         if let Some((_, rows)) = patience.bear(session, answer)? {
             let newest = newest_lives(&rows);
+            if wish.deadline.is_some() {
+                handed_back.look(session, asked);
+            }
             let mut open = Vec::new();
             for (one, told) in asked.iter().zip(&mut told) {
                 let row = newest.iter().find(|row| row.name == one.name);
@@ -262,7 +275,7 @@ fn watch(session: &Session, asked: &[Asked], wish: Wish, flags: &GlobalFlags) ->
                 }
             }
             if open.is_empty() {
-                return finished(asked, wish, flags, patience.waited());
+                return finished(session, asked, wish, flags, &handed_back);
             }
         }
         if !patience.pause() {
@@ -304,22 +317,25 @@ fn running(session: &Session, name: &EngineName) -> String {
     if shown.is_empty() { String::new() } else { format!("   {}{more}", shown.join(", ")) }
 }
 
-fn finished(asked: &[Asked], wish: Wish, flags: &GlobalFlags, waited: Duration) -> Result<Exit, CliError> {
+fn finished(
+    session: &Session,
+    asked: &[Asked],
+    wish: Wish,
+    flags: &GlobalFlags,
+    handed_back: &HandedBack,
+) -> Result<Exit, CliError> {
     if !flags.output.is_for_people() {
         tell(asked, Wish { wait: false, ..wish }, flags, false)?;
-    } else if wish.wanted == Wanted::Drain {
+        return Ok(Exit::Ok);
+    }
+    // A deadline that did its work is no failure: the host is what it was asked to be.
+    if let Some(text) = handed_back.words(session) {
+        flags.say(&text)?;
+    }
+    if wish.wanted == Wanted::Drain {
         let names: Vec<&str> = asked.iter().map(|one| one.name.as_str()).collect();
         let next = format!("next: work on the host, then   rekindle engine resume {}\n", names.join(" "));
         flags.say(&flags.command(&next))?;
     }
-    match wish.deadline.filter(|deadline| waited >= *deadline) {
-        Some(deadline) => {
-            output::print_error(&format!(
-                "the deadline of {} was over: what still ran was handed back\n",
-                age(deadline)
-            ));
-            Ok(Exit::Timeout)
-        }
-        None => Ok(Exit::Ok),
-    }
+    Ok(Exit::Ok)
 }

@@ -2,6 +2,7 @@
 
 pub mod engine_json;
 pub mod engine_wish;
+mod handed_back;
 pub mod ids;
 pub mod last_hour;
 pub mod many;
