@@ -137,7 +137,8 @@ mod sqlite {
             nobody_reads_what_a_command_says_and_it_ends_in_time;
         units:
             systemd_is_told_how_long_it_may_wait
-            the_shipped_unit_fits_the_default_timing;
+            the_shipped_unit_fits_the_default_timing
+            the_shipped_drop_in_closes_the_unit;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine

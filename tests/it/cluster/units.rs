@@ -200,3 +200,20 @@ pub fn the_shipped_unit_fits_the_default_timing(_: &Rig) {
     assert!(value("ExecStopPost").ends_with("rekindle-engine --prove-stopped"));
     assert!(value("RestartPreventExitStatus").split(' ').any(|code| code == "78"));
 }
+
+/// What systemd itself says of the unit with the drop-in beside it. Skipped, and said so, where there is no systemd.
+pub fn the_shipped_drop_in_closes_the_unit(_: &Rig) {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/rekindle-engine.service");
+    let mut command = std::process::Command::new("systemd-analyze");
+    let output = match command.args(["security", "--offline=true", "--no-pager", "--threshold=20"]).arg(&unit).output()
+    {
+        Ok(output) => output,
+        Err(error) => return println!("skipped: no systemd-analyze: {error}"),
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    // Before release 250 it knows neither of the two options.
+    if said.contains("unrecognized option") {
+        return println!("skipped: this systemd-analyze is too old");
+    }
+    assert!(output.status.success() && said.contains("Overall exposure level"), "more than 2.0 is open:\n{said}");
+}
