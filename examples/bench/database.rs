@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use diesel::connection::SimpleConnection;
-use diesel::{Connection, MysqlConnection, PgConnection};
+use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
 use rekindle::config::DatabaseUrl;
-use rekindle::protocol::ids::KindName;
+use rekindle::protocol::ids::{KindName, ResourceName};
 use rekindle::store::{NewTask, Settings, Store, open};
 
 /// Where a measurement keeps its tasks. Dropped with everything in it.
@@ -49,6 +49,19 @@ impl Database {
         let store = store(&self.url, 4)?;
         store.migrate()?;
         Ok(store)
+    }
+
+    /// Lets the database look at its tables, as it does by itself where much was written.
+    pub fn analyse(&self) -> Result<()> {
+        const TABLES: &str = "task, task_resource, resource, task_archive, engine, engine_info, attempt";
+        match self.word {
+            "sqlite" => {
+                let path = self.url.trim_start_matches("sqlite://");
+                Ok(SqliteConnection::establish(path)?.batch_execute("ANALYZE")?)
+            }
+            "mariadb" => on_server(&self.url, &format!("ANALYZE TABLE {TABLES}")),
+            _ => on_server(&self.url, "VACUUM ANALYZE"),
+        }
     }
 }
 
@@ -92,15 +105,20 @@ pub fn store(url: &str, connections: u32) -> Result<Arc<dyn Store>> {
     Ok(open(vec![work], vec![beats], connections)?)
 }
 
-/// Adds so many tasks of one kind.
-pub fn feed(store: &dyn Store, kind: &KindName, count: usize, delay: Option<Duration>) -> Result<()> {
-    let task = NewTask { kind: kind.clone(), payload: b"{}".to_vec(), resources: Vec::new(), priority: 0, delay };
-    let batch = vec![task; 5_000.min(count)];
-    let mut left = count;
-    while left > 0 {
-        let now = left.min(batch.len());
-        store.add(&batch[..now], "bench")?;
-        left -= now;
+/// Adds so many tasks of one kind; with `keys`, each names the next of so many resources.
+pub fn feed(store: &dyn Store, kind: &KindName, count: usize, delay: Option<Duration>, keys: usize) -> Result<()> {
+    let mut added = 0;
+    while added < count {
+        let batch = added..count.min(added + 5_000);
+        let tasks: Vec<NewTask> = batch.clone().map(|at| task(kind, delay, at, keys)).collect::<Result<_>>()?;
+        store.add(&tasks, "bench")?;
+        added = batch.end;
     }
     Ok(())
+}
+
+fn task(kind: &KindName, delay: Option<Duration>, at: usize, keys: usize) -> Result<NewTask> {
+    let resource = (keys > 0).then(|| ResourceName::new(format!("resource-{}", at % keys))).transpose()?;
+    let resources = resource.into_iter().collect();
+    Ok(NewTask { kind: kind.clone(), payload: b"{}".to_vec(), resources, priority: 0, delay })
 }

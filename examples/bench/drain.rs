@@ -25,6 +25,38 @@ const KIND: &str = "noop";
 /// Bound of one run; at the goal of 20,000/s it takes 5 s.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// Resources of a keyed backlog.
+const KEYS: usize = 1_000;
+
+/// What waits when the engines start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// Tasks without resources.
+    Plain,
+    /// The same, and then the database looks at its tables: every task is ready, none runs.
+    Analysed,
+    /// Each task on one of [`KEYS`] resources.
+    Keyed,
+}
+
+impl Backlog {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "drain",
+            Self::Analysed => "analysed",
+            Self::Keyed => "keyed",
+        }
+    }
+}
+
+/// One drain.
+struct Drain {
+    /// Tasks a second.
+    rate: f64,
+    /// The part of the engine that ran fewer tasks.
+    smaller_part: f64,
+}
+
 /// Measures one database, `runs` times.
 pub fn measure(make: &dyn Fn() -> Result<Database>, tasks: usize, runs: usize) -> Result<Vec<Figure>> {
     let mut rates = Vec::new();
@@ -32,30 +64,65 @@ pub fn measure(make: &dyn Fn() -> Result<Database>, tasks: usize, runs: usize) -
     for run in 1..=runs {
         let database = make()?;
         word = database.word;
-        let rate = once(&database, tasks)?;
-        eprintln!("drain {word} run {run}: {rate:.0} tasks/s");
-        rates.push(rate);
+        rates.push(once(&database, Backlog::Plain, tasks, run)?.rate);
     }
     let name = format!("{tasks} no-op tasks, 2 engines");
     Ok(vec![Figure::median_of("drain", word, name, rates).in_unit("tasks/s").with_goal(Goal::AtLeast(20_000.0))])
 }
 
-fn once(database: &Database, tasks: usize) -> Result<f64> {
+/// Measures another backlog beside a plain one, in turns: on a shared machine only their ratio tells.
+pub fn compare(
+    make: &dyn Fn() -> Result<Database>,
+    backlog: Backlog,
+    tasks: usize,
+    runs: usize,
+) -> Result<Vec<Figure>> {
+    let (mut rates, mut ratios, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut word = "";
+    for run in 1..=runs {
+        let plain = once(&make()?, Backlog::Plain, tasks, run)?;
+        let database = make()?;
+        word = database.word;
+        let other = once(&database, backlog, tasks, run)?;
+        rates.push(other.rate);
+        ratios.push(other.rate / plain.rate);
+        parts.push(other.smaller_part);
+    }
+    let (name, goal) = match backlog {
+        Backlog::Keyed => (format!("{tasks} no-op tasks on {KEYS} resources, 2 engines"), 0.5),
+        _ => (format!("{tasks} no-op tasks, analysed, 2 engines"), 0.9),
+    };
+    let figure = |what: &str, runs| Figure::median_of(backlog.word(), word, format!("{name}{what}"), runs);
+    Ok(vec![
+        figure("", rates).in_unit("tasks/s"),
+        figure(": part of a plain drain", ratios).with_goal(Goal::AtLeast(goal)),
+        figure(": run by the slower engine", parts),
+    ])
+}
+
+fn once(database: &Database, backlog: Backlog, tasks: usize, run: usize) -> Result<Drain> {
     let kind = KindName::new(KIND)?;
     let store = database.store()?;
-    feed(&*store, &kind, tasks, None)?;
+    feed(&*store, &kind, tasks, None, if backlog == Backlog::Keyed { KEYS } else { 0 })?;
+    if backlog == Backlog::Analysed {
+        database.analyse()?;
+    }
     let engines = [start_engine(&database.url, "drain-1")?, start_engine(&database.url, "drain-2")?];
     let end = wait_until_done(&*store, &kind);
     let mut first = u64::MAX;
-    let mut calls = 0;
+    let (mut calls, mut fewest) = (0, u64::MAX);
     for engine in engines {
         let (its_first, its_calls) = engine.stop()?;
         first = first.min(its_first);
+        fewest = fewest.min(its_calls);
         calls += its_calls;
     }
     let end = end?;
     ensure!(calls >= tasks as u64, "{calls} calls of the handler for {tasks} tasks");
-    Ok(tasks as f64 / ((end.saturating_sub(first)) as f64 / 1e9))
+    let rate = tasks as f64 / ((end.saturating_sub(first)) as f64 / 1e9);
+    let smaller_part = fewest as f64 / calls as f64;
+    eprintln!("{} {} run {run}: {rate:.0} tasks/s, {smaller_part:.2} by one", backlog.word(), database.word);
+    Ok(Drain { rate, smaller_part })
 }
 
 /// The lease clock when nothing is unfinished. Looks seldom and cheaply: it shares the host with what it
@@ -86,11 +153,17 @@ fn is_owned(store: &dyn Store) -> Result<bool> {
     Ok(false)
 }
 
-struct EngineProcess(Option<Child>);
+/// A process of this program that is an engine.
+pub struct EngineProcess(Option<Child>);
 
 fn start_engine(url: &str, name: &str) -> Result<EngineProcess> {
+    start_process("engine", url, name)
+}
+
+/// Starts one whose body is this word of the command line.
+pub fn start_process(word: &str, url: &str, name: &str) -> Result<EngineProcess> {
     let child = Command::new(std::env::current_exe()?)
-        .args(["engine", url, name])
+        .args([word, url, name])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -99,13 +172,19 @@ fn start_engine(url: &str, name: &str) -> Result<EngineProcess> {
 }
 
 impl EngineProcess {
-    /// Ends it; when its handler was called first, and how often.
-    fn stop(mut self) -> Result<(u64, u64)> {
+    /// Ends it; the line that it says then.
+    pub fn end(mut self) -> Result<String> {
         let mut child = self.0.take().context("it is stopped once")?;
         drop(child.stdin.take());
         let out = child.stdout.take().context("its output is read once")?;
         let line = BufReader::new(out).lines().next().context("it said nothing")??;
         child.wait()?;
+        Ok(line)
+    }
+
+    /// Ends it; when its handler was called first, and how often.
+    fn stop(self) -> Result<(u64, u64)> {
+        let line = self.end()?;
         let (first, calls) = line.split_once(' ').context("it said something else")?;
         Ok((first.parse()?, calls.parse()?))
     }

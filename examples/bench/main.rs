@@ -7,6 +7,7 @@ mod database;
 mod drain;
 mod figure;
 mod idle;
+mod pickup;
 mod programs;
 mod start;
 mod takeover;
@@ -18,6 +19,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use database::Database;
+use drain::Backlog;
 use figure::{Figure, table};
 use takeover::Victim;
 
@@ -35,6 +37,9 @@ enum What {
     /// An engine of the drain.
     #[command(hide = true)]
     Engine { url: String, name: String },
+    /// An engine of the pick-up.
+    #[command(hide = true)]
+    Picker { url: String, name: String },
     /// The command of a takeover's task.
     #[command(hide = true)]
     Mark { file: PathBuf },
@@ -44,6 +49,9 @@ enum What {
 enum Bench {
     Takeover,
     Drain,
+    Analysed,
+    Keyed,
+    Pickup,
     Idle,
     Start,
     All,
@@ -71,7 +79,7 @@ struct RunArgs {
     /// Tasks of a drain, and of the queue that status is asked about.
     #[arg(long, default_value_t = 100_000)]
     tasks: usize,
-    /// Takeovers of one run; a fifth of it where guard and engine are killed.
+    /// Takeovers of one run, a fifth of it where guard and engine are killed; six times as many pick-ups.
     #[arg(long, default_value_t = 50)]
     trials: usize,
     /// Seconds that an idle engine is watched.
@@ -90,12 +98,16 @@ impl RunArgs {
     }
 }
 
+/// A pick-up takes a fraction of a takeover's time.
+const PICKUPS_PER_TRIAL: usize = 6;
+
 type Make<'a> = Box<dyn Fn() -> Result<Database> + 'a>;
 
 fn main() -> Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     match Args::parse().what {
         What::Engine { url, name } => drain::engine(&url, &name),
+        What::Picker { url, name } => pickup::engine(&url, &name),
         What::Mark { file } => takeover::mark(&file),
         What::Run(args) => {
             let figures = measure(&args)?;
@@ -132,6 +144,15 @@ fn measure(args: &RunArgs) -> Result<Vec<Figure>> {
         }
         if wanted(Bench::Drain) {
             figures.extend(drain::measure(make, args.tasks, args.runs)?);
+        }
+        if wanted(Bench::Analysed) {
+            figures.extend(drain::compare(make, Backlog::Analysed, args.tasks, args.runs)?);
+        }
+        if wanted(Bench::Keyed) {
+            figures.extend(drain::compare(make, Backlog::Keyed, args.tasks, args.runs)?);
+        }
+        if wanted(Bench::Pickup) {
+            figures.extend(pickup::measure(make, args.trials * PICKUPS_PER_TRIAL, args.runs)?);
         }
         if wanted(Bench::Takeover) {
             figures.extend(takeover::measure(make, &programs, Victim::Engine, args.trials, args.runs)?);

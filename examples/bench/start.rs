@@ -43,8 +43,8 @@ pub fn measure_status(database: &Database, programs: &Path, tasks: usize, runs: 
     let store = database.store()?;
     // Half of them may run now, half have to wait: both are counted.
     let kind = KindName::new("mark")?;
-    feed(&*store, &kind, tasks / 2, None)?;
-    feed(&*store, &kind, tasks - tasks / 2, Some(Duration::from_secs(3_600)))?;
+    feed(&*store, &kind, tasks / 2, None, 0)?;
+    feed(&*store, &kind, tasks - tasks / 2, Some(Duration::from_secs(3_600)), 0)?;
     let status = ["-c", &config, "status"];
     let values = (0..runs).map(|_| median_start(programs, "rekindle", &status)).collect::<Result<Vec<_>>>()?;
     let name = format!("rekindle status, {tasks} tasks waiting");
