@@ -17,6 +17,8 @@ pub enum Lists {
 pub struct Dialect {
     /// The database's clock in microseconds.
     pub now: &'static str,
+    /// The same as a value that is computed once for a statement: only up to such a one an index can be read.
+    pub moment: &'static str,
     /// Larger of two values.
     pub greatest: &'static str,
     /// Locks the rows of a `SELECT`, passing over those that others hold.
@@ -36,6 +38,21 @@ pub struct Dialect {
 }
 
 impl Dialect {
+    /// Behind the name of a table: only by this index. MariaDB would rather read a small table as a whole, and
+    /// waits then for every row that others hold. On PostgreSQL the session says so (`postgres.rs`), and SQLite looks
+    /// a key up in any case.
+    pub fn by(&self, index: &str) -> String {
+        if self.lists == Lists::Words { format!("FORCE INDEX ({index})") } else { String::new() }
+    }
+
+    /// The beginning of a `DELETE` by the primary key: there, a hint stands only behind `USING`.
+    pub fn delete_by_key(&self, table: &str) -> String {
+        match self.lists {
+            Lists::Words => format!("DELETE FROM {table} USING {table} {}", self.by("PRIMARY")),
+            _ => format!("DELETE FROM {table}"),
+        }
+    }
+
     /// The end of an `INSERT INTO table` that leaves a row alone that is there. Not `INSERT IGNORE`, which
     /// hides other errors too. How many rows it says it touched differs: never read that.
     pub fn or_nothing(&self, table: &str, column: &str) -> String {
@@ -63,6 +80,7 @@ mod tests {
 
     static ON_CONFLICT: Dialect = Dialect {
         now: "now",
+        moment: "now",
         greatest: "max",
         skip_locked: "",
         for_update: "",
@@ -73,6 +91,17 @@ mod tests {
         cross_join: "CROSS JOIN",
     };
     static ON_DUPLICATE: Dialect = Dialect { has_on_conflict: false, ..ON_CONFLICT };
+
+    #[test]
+    fn an_index_is_named_only_where_the_planner_asks_for_it() {
+        let words = Dialect { lists: Lists::Words, ..ON_DUPLICATE };
+        assert_eq!(words.by("PRIMARY"), "FORCE INDEX (PRIMARY)");
+        assert_eq!(words.delete_by_key("t"), "DELETE FROM t USING t FORCE INDEX (PRIMARY)");
+        assert_eq!(
+            (ON_CONFLICT.by("PRIMARY").as_str(), ON_CONFLICT.delete_by_key("t").as_str()),
+            ("", "DELETE FROM t")
+        );
+    }
 
     #[test]
     fn what_an_insert_does_about_a_row_that_is_there() {

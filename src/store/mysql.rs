@@ -68,6 +68,7 @@ use crate::clock::{Clock as _, SystemClock};
 
 static DIALECT: Dialect = Dialect {
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+    moment: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     greatest: "GREATEST",
     skip_locked: "FOR UPDATE SKIP LOCKED",
     for_update: "FOR UPDATE",

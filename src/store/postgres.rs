@@ -9,8 +9,8 @@
 //! * A frozen server hangs a call for ever whatever the timeouts say: callers abandon the thread.
 //!   `connect_timeout`, keepalives and `tcp_user_timeout` end what a dead network left.
 //! * A pooler may sit between, which gives each transaction another session (`pooler.rs`).
-//! * Statements are planned for their values (`force_custom_plan`): generic plans from the statistics of
-//!   an empty table made batched claims vary by a factor of three.
+//! * Statements are planned for their values and not for what the statistics say of the tables ([`PATHS`]): a
+//!   backlog that was looked at while nothing ran drained twenty times slower (`plans::postgres`).
 
 pub mod backend;
 
@@ -33,6 +33,7 @@ use crate::config::DatabaseUrl;
 
 static DIALECT: Dialect = Dialect {
     now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
+    moment: "(SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
     greatest: "GREATEST",
     skip_locked: "FOR UPDATE SKIP LOCKED",
     for_update: "FOR UPDATE",
@@ -46,6 +47,29 @@ static DIALECT: Dialect = Dialect {
 /// Cheap enough for every claim, and evaluated by the server in the same statement.
 const IDENTITY: &str = "((SELECT system_identifier FROM pg_control_system()) || ':' || \
      substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))";
+
+/// What the planner may not do, whatever the statistics say.
+///
+/// Every statement has its index, and the rows that it wants are few. But how many rows are ready, run or wait turns
+/// over within minutes, and statistics are of the moment when somebody last looked: a planner that has heard of no
+/// running task reads the whole table for the ends of a thousand. So no scan of a whole table where there is an
+/// index, no join that reads one side as a whole, and no plan for unknown values, which is made of those statistics
+/// alone. Weighed against hints in each statement (`OFFSET 0`, `LATERAL`): they fix an order of joins but not how a
+/// table is read, and the next statement would be written without. Price: where a table has a few rows, an index is
+/// one page more to read.
+///
+/// Without JIT: a scan that cannot be done otherwise is planned as immensely dear, and what is dear is compiled.
+const PATHS: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_custom_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
+fn paths(set: &str) -> String {
+    PATHS.map(|(name, value)| format!("{set} {name} = {value}")).join("; ")
+}
 
 impl PushBind for Pg {
     fn push_bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind) -> QueryResult<()> {
@@ -112,7 +136,7 @@ impl Postgres {
         let connect = |e: ConnectionError| sort_connect(settings, e.to_string());
         let mut connection = PgConnection::establish(&conninfo(settings)).map_err(connect)?;
         connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-        Ok(Self::new(connection, settings, Some(pooler::begin(settings))))
+        Ok(Self::new(connection, settings, Some(format!("{}; {}", pooler::begin(settings), paths("SET LOCAL")))))
     }
 
     /// `None`: the session is not our own.
@@ -125,9 +149,10 @@ impl Postgres {
         let (statement, idle) = (settings.statement_timeout.as_millis(), settings.idle_timeout.as_millis());
         let set_up = connection.batch_execute(&format!(
             "{}; SET statement_timeout = {statement}; SET lock_timeout = {statement}; \
-             SET idle_in_transaction_session_timeout = {idle}; SET plan_cache_mode = force_custom_plan; \
+             SET idle_in_transaction_session_timeout = {idle}; {}; \
              SET client_min_messages = warning; SET synchronous_commit = on",
-            pooler::show_mark()
+            pooler::show_mark(),
+            paths("SET")
         ));
         match set_up {
             Ok(()) => Ok(Some(Self::new(connection, settings, None))),

@@ -341,6 +341,7 @@ mod tests {
 
     static JSON: Dialect = Dialect {
         now: "now",
+        moment: "now",
         greatest: "max",
         skip_locked: "",
         for_update: "",

@@ -38,6 +38,7 @@ use crate::clock::{Clock, SystemClock};
 
 static DIALECT: Dialect = Dialect {
     now: "CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)",
+    moment: "CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)",
     greatest: "max",
     skip_locked: "",
     for_update: "",

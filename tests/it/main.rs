@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod conformance;
 mod mariadb;
+mod plans;
 mod planted;
 mod scripts;
 mod support;

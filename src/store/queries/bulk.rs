@@ -12,7 +12,7 @@ use super::claim::create_missing;
 use super::ends::{ARCHIVED, is_recorded, moved_away, of_task};
 use super::history;
 use super::lines::wake_heads;
-use super::rows::resources_of;
+use super::rows::{is_in, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::{ResourceName, TaskId};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
@@ -150,7 +150,8 @@ fn cancel(
     let asked: Vec<TaskId> = asked.into_iter().map(|(id, _)| *id).collect();
     let ended: Vec<TaskId> = ended.into_iter().map(|(id, _)| *id).collect();
     let wish = Wish::Cancel.code();
-    run(db, "ask the owners", &asked, |list| format!("UPDATE task SET wish = {wish} WHERE id {list} AND state = 3"))?;
+    let runs = is_in("state", TaskState::Running);
+    run(db, "ask the owners", &asked, |list| format!("UPDATE task SET wish = {wish} WHERE id {list} AND {runs}"))?;
     archive(db, &ended, wants)?;
     Ok(states.iter().map(|(id, state)| (*id, TaskVerb::Cancel.on(*state))).collect())
 }
@@ -177,10 +178,12 @@ fn archive(db: &mut dyn Db, ids: &[TaskId], wants: &Names) -> StoreResult<()> {
     if db.execute("cancel tasks", &sql)? != ids.len() {
         return Err(moved_away());
     }
-    run(db, "cancel tasks", ids, |list| format!("DELETE FROM task WHERE id {list}"))?;
+    let delete = |table: &str| db.dialect().delete_by_key(table);
+    let (task, task_resource) = (delete("task"), delete("task_resource"));
+    run(db, "cancel tasks", ids, |list| format!("{task} WHERE id {list}"))?;
     let left: BTreeSet<ResourceName> = ids.iter().filter_map(|id| wants.get(id)).flatten().cloned().collect();
     if !left.is_empty() {
-        run(db, "cancel tasks", ids, |list| format!("DELETE FROM task_resource WHERE task {list}"))?;
+        run(db, "cancel tasks", ids, |list| format!("{task_resource} WHERE task {list}"))?;
         wake_heads(db, &left)?;
     }
     Ok(())

@@ -7,7 +7,7 @@
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
-use crate::store::sql::{Row, Stmt};
+use crate::store::sql::{Dialect, Row, Stmt};
 
 /// See the module.
 pub struct Change<'a> {
@@ -39,6 +39,14 @@ impl Change<'_> {
         }
     }
 
+    /// The same for rows that are named by their key.
+    fn verb_by_key(&self, dialect: &Dialect) -> String {
+        match &self.set {
+            Some(set) => format!("UPDATE {} {} SET {set}", self.table, dialect.by("PRIMARY")),
+            None => dialect.delete_by_key(self.table),
+        }
+    }
+
     fn pick(&self) -> String {
         let Self { table, key, which, guard, order, lock, .. } = self;
         format!("SELECT {key} FROM {table} WHERE {which} AND {guard} {order} {lock}")
@@ -66,7 +74,7 @@ fn change_in_three(db: &mut dyn Db, s: &Stmt, c: &Change<'_>) -> StoreResult<Vec
     }
     let mut binds = s.clone();
     let list = format!("{} {}", c.key, binds.in_ints(picked.iter().copied()));
-    let sql = binds.clone().sql(format!("{} WHERE {list} AND {}", c.verb(), c.guard));
+    let sql = binds.clone().sql(format!("{} WHERE {list} AND {}", c.verb_by_key(db.dialect()), c.guard));
     match db.execute(c.step, &sql)? {
         0 => return Ok(Vec::new()),
         all if all == picked.len() => {}
@@ -78,7 +86,10 @@ fn change_in_three(db: &mut dyn Db, s: &Stmt, c: &Change<'_>) -> StoreResult<Vec
     if c.set.is_none() {
         return Ok(picked.into_iter().map(Row::of_int).collect());
     }
-    db.query(c.step, &binds.sql(format!("SELECT {} FROM {} WHERE {list}", c.columns, c.table)))
+    db.query(
+        c.step,
+        &binds.sql(format!("SELECT {} FROM {} {} WHERE {list}", c.columns, c.table, db.dialect().by("PRIMARY"))),
+    )
 }
 
 /// The same for the one row that `row` names, which this transaction holds already.

@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::change::{Change, change as run_change, change_held, in_one};
-use super::rows::{held, resources_of};
+use super::rows::{held, is_in, resources_of};
 use crate::protocol::ids::{Incarnation, KindName, ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
-use crate::protocol::task::Reason;
+use crate::protocol::task::{Reason, TaskState};
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::sql::{Row, Stmt};
@@ -229,10 +229,11 @@ pub fn create_missing(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> Store
 }
 
 fn lock_lines(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<BTreeMap<ResourceName, LockedResource>> {
-    let skip = db.dialect().skip_locked;
+    let (skip, by) = (db.dialect().skip_locked, db.dialect().by("PRIMARY"));
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
-    let sql = s.sql(format!("SELECT name, owner_task, token FROM resource WHERE name {list} ORDER BY name {skip}"));
+    let sql =
+        s.sql(format!("SELECT name, owner_task, token FROM resource {by} WHERE name {list} ORDER BY name {skip}"));
     let mut locked = BTreeMap::new();
     for mut row in db.query("claim", &sql)? {
         let name = ResourceName::from_stored(row.text());
@@ -263,10 +264,11 @@ fn read_heads(db: &mut dyn Db, locked: &mut BTreeMap<ResourceName, LockedResourc
 }
 
 fn lock_ready<'a>(db: &mut dyn Db, ids: impl Iterator<Item = &'a TaskId>) -> StoreResult<BTreeSet<TaskId>> {
-    let skip = db.dialect().skip_locked;
+    let (skip, by) = (db.dialect().skip_locked, db.dialect().by("PRIMARY"));
     let mut s = db.stmt();
     let ids = s.in_ints(ids.map(|t| t.as_i64()));
-    let sql = s.sql(format!("SELECT id FROM task WHERE id {ids} AND state = 0 ORDER BY id {skip}"));
+    let ready = is_in("state", TaskState::Ready);
+    let sql = s.sql(format!("SELECT id FROM task {by} WHERE id {ids} AND {ready} ORDER BY id {skip}"));
     Ok(db.query("claim", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect())
 }
 
@@ -277,11 +279,14 @@ fn block(db: &mut dyn Db, blocked: &[(TaskId, ResourceName)]) -> StoreResult<()>
     }
     let mut s = db.stmt();
     let list = s.in_texts(blocked.iter().map(|(_, name)| name.as_str()).collect::<BTreeSet<_>>());
-    let sql = s.sql(format!("UPDATE resource SET version = version + 1 WHERE name {list}"));
+    let by = db.dialect().by("PRIMARY");
+    let sql = s.sql(format!("UPDATE resource {by} SET version = version + 1 WHERE name {list}"));
     db.execute("block", &sql)?;
+    let by = db.dialect().by("PRIMARY");
     let mut s = db.stmt();
     let ids = s.in_ints(blocked.iter().map(|(id, _)| id.as_i64()));
-    let sql = s.sql(format!("UPDATE task SET state = 2, version = version + 1 WHERE id {ids} AND state = 0"));
+    let ready = is_in("state", TaskState::Ready);
+    let sql = s.sql(format!("UPDATE task {by} SET state = 2, version = version + 1 WHERE id {ids} AND {ready}"));
     db.execute("block", &sql).map(|_| ())
 }
 
@@ -307,7 +312,7 @@ fn take_one(
              version = version + 1, claimed_at = {now}, ended_at = NULL, \
              token = {greatest}({greatest}(token, {stored}), (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1"
         )),
-        which: "state = 0".into(),
+        which: is_in("state", TaskState::Ready),
         guard: may,
         order: String::new(),
         lock: "",

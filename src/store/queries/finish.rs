@@ -12,7 +12,7 @@ use super::change::{Change, change_held};
 use super::ends::{ARCHIVED, Ended, of_task, write_next};
 use super::engines;
 use super::lines::wake_heads;
-use super::rows::{corrupt, held, resources_of};
+use super::rows::{corrupt, held, is_in, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::TaskId;
 use crate::protocol::takeover::{Next, obeyed};
@@ -91,7 +91,7 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
     // Token and nonce say whose it is; the owner does not stand here, because a `continue` task that ends
     // while its engine registers anew has just been given to the new incarnation.
     let mine =
-        format!("t.id = u.id AND t.token = u.token AND t.nonce = u.nonce AND t.state = {}", TaskState::Running.code());
+        format!("t.id = u.id AND t.token = u.token AND t.nonce = u.nonce AND {}", is_in("t.state", TaskState::Running));
     let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
     let tail = format!("{}, {}, {now}, {engine}", TaskState::Done.code(), AttemptResult::Done.code());
     if has_writing_cte {
@@ -117,7 +117,7 @@ fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResul
     };
     let mut s = db.stmt();
     let ids = s.in_ints(written.iter().map(|held| held.task.as_i64()));
-    let sql = s.sql(format!("DELETE FROM task WHERE id {ids}"));
+    let sql = s.sql(format!("{} WHERE id {ids}", db.dialect().delete_by_key("task")));
     db.execute("finish", &sql)?;
     Ok(written)
 }
@@ -128,11 +128,10 @@ fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<H
 
 /// Locks the rows of these ends in the order of their numbers; those whose claim still stands.
 fn lock_held(db: &mut dyn Db, ends: &BTreeMap<Held, &Finish>) -> StoreResult<Vec<Held>> {
-    let (lock, running) = (db.dialect().for_update, TaskState::Running.code());
+    let (lock, by, runs) = (db.dialect().for_update, db.dialect().by("PRIMARY"), is_in("state", TaskState::Running));
     let mut s = db.stmt();
     let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
-    let sql =
-        s.sql(format!("SELECT id, token, nonce FROM task WHERE id {ids} AND state = {running} ORDER BY id {lock}"));
+    let sql = s.sql(format!("SELECT id, token, nonce FROM task {by} WHERE id {ids} AND {runs} ORDER BY id {lock}"));
     let found = read_held(db, &sql)?;
     Ok(found.into_iter().filter(|held| ends.contains_key(held)).collect())
 }

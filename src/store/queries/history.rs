@@ -130,7 +130,7 @@ fn join(whole: &mut HistoryEntry, part: &HistoryEntry) {
 
 /// What matches, newest first: of a command in batches one row is enough.
 fn heads(db: &mut dyn Db, filter: &HistoryFilter, task: Option<TaskId>) -> StoreResult<Vec<Stored>> {
-    let now = db.dialect().now;
+    let now = db.dialect().moment;
     let mut s = db.stmt();
     let mut wheres = Vec::new();
     match (&filter.object, task) {

@@ -147,7 +147,7 @@ pub fn first(db: &mut dyn Db) -> StoreResult<Option<Timestamp>> {
 /// Deletes rows of a table whose time is longer ago. `column` and `table` are words of this program. A
 /// moment is named instead of rows: they are in the order of that index, and nobody brings one back.
 pub fn forget(db: &mut dyn Db, table: &str, column: &str, span: Duration, limit: usize) -> StoreResult<usize> {
-    let now = db.dialect().now;
+    let now = db.dialect().moment;
     let mut s = db.stmt();
     let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
     let sql =

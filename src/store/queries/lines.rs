@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::rows::is_in;
 use crate::protocol::ids::ResourceName;
+use crate::protocol::task::TaskState;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 
@@ -11,10 +13,11 @@ pub fn wake_heads(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResul
     if names.is_empty() {
         return Ok(());
     }
+    let by = db.dialect().by("PRIMARY");
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
     let binds = s.clone();
-    let sql = s.sql(format!("UPDATE resource SET version = version + 1 WHERE name {list}"));
+    let sql = s.sql(format!("UPDATE resource {by} SET version = version + 1 WHERE name {list}"));
     db.execute("leave the line", &sql)?;
     let sql = binds.sql(format!(
         "SELECT (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1) \
@@ -29,8 +32,9 @@ pub fn wake_heads(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResul
     let ids = s.in_ints(heads);
     let binds = s.clone();
     // Locked in the order of their numbers, so that two who wake the same heads cannot wait for each other.
-    let sql = s.sql(format!("SELECT id FROM task WHERE id {ids} AND state = 2 ORDER BY id {lock}"));
+    let blocked = is_in("state", TaskState::Blocked);
+    let sql = s.sql(format!("SELECT id FROM task {by} WHERE id {ids} AND {blocked} ORDER BY id {lock}"));
     db.query("wake heads", &sql)?;
-    let sql = binds.sql(format!("UPDATE task SET state = 0, version = version + 1 WHERE id {ids} AND state = 2"));
+    let sql = binds.sql(format!("UPDATE task {by} SET state = 0, version = version + 1 WHERE id {ids} AND {blocked}"));
     db.execute("wake heads", &sql).map(|_| ())
 }

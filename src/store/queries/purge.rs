@@ -13,6 +13,7 @@ use super::engine_rows::forget_engines;
 use super::forget::forget as forget_resources;
 use super::hours::forget;
 use super::lines::wake_heads;
+use super::people::ASIDE;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
 use crate::config::{Keep, RetentionConfig};
@@ -51,7 +52,7 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
 }
 
 fn ids(db: &mut dyn Db, select: &str, span: Duration, limit: usize) -> StoreResult<Vec<i64>> {
-    let now = db.dialect().now;
+    let now = db.dialect().moment;
     let mut s = db.stmt();
     let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
     let sql = s.sql(format!("{select} AND ended_at < {now} - {span} ORDER BY ended_at LIMIT {limit}"));
@@ -66,18 +67,18 @@ fn archived(db: &mut dyn Db, state: TaskState, span: Duration, limit: usize) -> 
 }
 
 fn failed(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
-    let ids = ids(db, "SELECT id FROM task WHERE state IN (5, 6)", span, limit)?;
+    let ids = ids(db, &format!("SELECT id FROM task WHERE {ASIDE} AND state IN (5, 6)"), span, limit)?;
     let tasks: Vec<TaskId> = ids.iter().map(|id| TaskId::new(*id)).collect();
     let wants = resources_of(db, &tasks)?;
     let locked = lock_resources(db, wants.values().flatten())?;
     let whole = |id: &TaskId| wants.get(id).is_none_or(|names| names.iter().all(|n| locked.contains_key(n)));
     let chosen: Vec<i64> = tasks.iter().filter(|id| whole(id)).map(|id| id.as_i64()).collect();
-    let gone = delete(db, "task", "state IN (5, 6)", &chosen)?;
+    let gone = delete(db, "task", "state + 0 IN (5, 6)", &chosen)?;
     let names: BTreeSet<ResourceName> =
         gone.iter().filter_map(|id| wants.get(&TaskId::new(*id))).flatten().cloned().collect();
     let mut s = db.stmt();
     let list = s.in_ints(gone.iter().copied());
-    let sql = s.sql(format!("DELETE FROM task_resource WHERE task {list}"));
+    let sql = s.sql(format!("{} WHERE task {list}", db.dialect().delete_by_key("task_resource")));
     db.execute("purge", &sql)?;
     wake_heads(db, &names)?;
     delete_belongings(db, &gone)
@@ -108,7 +109,7 @@ fn delete_belongings(db: &mut dyn Db, ids: &[i64]) -> StoreResult<usize> {
     for table in ["attempt", "attempt_output"] {
         let mut s = db.stmt();
         let list = s.in_ints(ids.iter().copied());
-        let sql = s.sql(format!("DELETE FROM {table} WHERE task {list}"));
+        let sql = s.sql(format!("{} WHERE task {list}", db.dialect().delete_by_key(table)));
         db.execute("purge", &sql)?;
     }
     Ok(ids.len())
@@ -116,7 +117,7 @@ fn delete_belongings(db: &mut dyn Db, ids: &[i64]) -> StoreResult<usize> {
 
 /// Output of attempts that ended long ago; the attempts themselves stay as long as their task does.
 fn logs(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usize> {
-    let now = db.dialect().now;
+    let now = db.dialect().moment;
     let mut s = db.stmt();
     let (span, limit) = (s.int(micros(span)), s.int(i64::try_from(limit).unwrap_or(i64::MAX)));
     let old = format!(

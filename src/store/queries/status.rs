@@ -30,6 +30,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
         counts.push((*state, db.first("count tasks", &sql)?.map_or(0, |mut row| row.int().unsigned_abs())));
     }
     let hour = micros(Duration::from_secs(3_600));
+    let by = db.dialect().by("task_owner");
     let mut s = db.stmt();
     // Bound, because prepared statements are kept by their text.
     let since = s.int(now.as_us() - hour);
@@ -37,7 +38,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM task_archive WHERE ended_at > {since} AND state = 7 LIMIT {COUNT_MAX}) c), \
          (SELECT count(*) FROM (SELECT 1 FROM task WHERE {ASIDE} AND state = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
          (SELECT count(*) FROM (SELECT 1 FROM attempt WHERE ended_at > {since} AND result = 5 LIMIT {COUNT_MAX}) c), \
-         (SELECT min(claimed_at) FROM task WHERE owner IS NOT NULL)"
+         (SELECT min(claimed_at) FROM task {by} WHERE owner IS NOT NULL)"
     ));
     let mut row = db.first("count the last hour", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
     Ok(StatusView {

@@ -143,9 +143,10 @@ fn lock_with<'a>(
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
+    let by = db.dialect().by("PRIMARY");
     let mut s = db.stmt();
     let list = s.in_texts(names);
-    let sql = s.sql(format!("SELECT name, token FROM resource WHERE name {list} ORDER BY name {lock}"));
+    let sql = s.sql(format!("SELECT name, token FROM resource {by} WHERE name {list} ORDER BY name {lock}"));
     let rows = db.query("lock resources", &sql)?;
     Ok(rows.into_iter().map(|mut row| (ResourceName::from_stored(row.text()), Token::new(row.int()))).collect())
 }

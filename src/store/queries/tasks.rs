@@ -135,13 +135,13 @@ pub fn free_lines(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
 }
 
 fn is_due(db: &mut dyn Db) -> StoreResult<bool> {
-    let now = db.dialect().now;
-    let sql = db.stmt().sql(format!("SELECT id FROM task WHERE state = 1 AND due_at <= {now} LIMIT 1"));
+    let now = db.dialect().moment;
+    let sql = db.stmt().sql(format!("SELECT id FROM task WHERE state = 1 AND due_at <= {now} ORDER BY due_at LIMIT 1"));
     Ok(db.first("look for due tasks", &sql)?.is_some())
 }
 
 fn promote(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
-    let (now, skip) = (db.dialect().now, db.dialect().skip_locked);
+    let (now, skip) = (db.dialect().moment, db.dialect().skip_locked);
     let mut s = db.stmt();
     let limit = s.int(i64::try_from(limit).unwrap_or(i64::MAX));
     let due = Change {
@@ -182,9 +182,10 @@ fn lift_bars(db: &mut dyn Db) -> StoreResult<usize> {
 fn wake_free_lines(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
     let mut s = db.stmt();
     let limit = s.int(i64::try_from(limit).unwrap_or(i64::MAX));
+    // A value, not EXISTS: that may become a join of all free resources with all blocked tasks.
     let sql = s.sql(format!(
-        "SELECT r.name FROM resource r WHERE r.owner_task IS NULL AND EXISTS (SELECT 1 FROM task t WHERE t.state = 2 \
-         AND t.id = (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1)) \
+        "SELECT r.name FROM resource r WHERE r.owner_task IS NULL AND (SELECT t.state FROM task t WHERE t.id = \
+         (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1)) = 2 \
          ORDER BY r.name LIMIT {limit}"
     ));
     let names: BTreeSet<ResourceName> = db

@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::rig::{Rig, SOON, signal, wait_or};
 use crate::support::proxy::{Cut, Moment, Weather};
 
-const CLAIM: &str = "UPDATE task SET state = 3";
+const CLAIM: &str = "SET state = 3, owner";
 const FINISH: &str = "INSERT INTO task_archive";
 const ATTEMPT: &str = "INSERT INTO attempt (";
 const BEAT: &str = "UPDATE engine SET beat";
