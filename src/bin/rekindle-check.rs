@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use rekindle::health::{args, gather, render};
 
 fn main() -> ExitCode {
+    rekindle::config::place::keep_private();
     // Nothing is printed besides: a monitor reads every line as the check's own.
     rekindle::process::hide().ok();
     let (text, code) = match args::parse(std::env::args_os()) {

@@ -141,6 +141,7 @@ pub enum ConfigVerb {
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    crate::config::place::keep_private();
     let program = match Program::try_parse() {
         Ok(program) => program,
         Err(error) => {

@@ -7,8 +7,10 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use nix::sys::stat::{Mode, umask};
 
 /// Makes a file in a directory, writes to it and removes it again.
 pub fn try_out(dir: &Path) -> io::Result<()> {
@@ -18,6 +20,18 @@ pub fn try_out(dir: &Path) -> io::Result<()> {
     drop(file);
     let removed = std::fs::remove_file(&path);
     written.and(removed)
+}
+
+/// What a program and its children make is not for every user of the host. A stricter mask stays.
+pub fn keep_private() {
+    let private = Mode::from_bits_truncate(0o027);
+    let before = umask(private);
+    umask(before | private);
+}
+
+/// Whether every user of this host may look into a directory.
+pub fn is_open_to_all(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o007 != 0)
 }
 
 /// What a program exits with that cannot use one: 77 where it is not permitted, 78 where the place itself is

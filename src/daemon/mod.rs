@@ -32,6 +32,7 @@ const LAST_WORDS_MAX: Duration = Duration::from_millis(250);
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    crate::config::place::keep_private();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
@@ -109,6 +110,10 @@ fn run_guard(loaded: &Loaded, hints: &Hints) -> i32 {
             return error.exit_code();
         }
     };
+    if crate::config::place::is_open_to_all(state.path()) {
+        let dir = state.path().display();
+        log::warn!("every user of this host may look into the state directory {dir}: chmod o= {dir}");
+    }
     // Whoever it was, what it left is dead now: taking the directory has killed it.
     if let Err(error) = unit_file::remove(state.path()) {
         log::warn!("could not forget the life of an earlier unit: {error}");

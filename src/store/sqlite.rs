@@ -11,7 +11,7 @@
 //!   is killed; nothing here can help that, `doctor` says who it is.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ impl SqliteDb {
                 source: Cause("there is no such file".into()),
             });
         }
-        prepare_dir(&path, settings)?;
+        prepare(&path, settings)?;
         let text = path.to_string_lossy().into_owned();
         let mut connection =
             SqliteConnection::establish(&text).map_err(|e| open_error(settings, &path, e.to_string()))?;
@@ -209,10 +209,19 @@ impl SqliteDb {
     }
 }
 
-fn prepare_dir(path: &Path, settings: &Settings) -> StoreResult<()> {
-    match path.parent() {
-        Some(dir) if settings.create && !dir.as_os_str().is_empty() => {
-            std::fs::create_dir_all(dir).map_err(|e| open_error(settings, dir, e.to_string()))
+/// Makes what is not there for its owner and group only: payloads, output and history lie in it. SQLite itself
+/// would make the file for everyone; its log and index (`-wal`, `-shm`) take over the mode of the file.
+fn prepare(path: &Path, settings: &Settings) -> StoreResult<()> {
+    if !settings.create {
+        return Ok(());
+    }
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(dir);
+        made.map_err(|e| open_error(settings, dir, e.to_string()))?;
+    }
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(open_error(settings, path, error.to_string()))
         }
         _ => Ok(()),
     }

@@ -77,10 +77,10 @@ fn the_doctor_says_ok_warn_or_fail_and_how_to_mend_it() {
     let desk = Desk::new();
     let said = desk.run("doctor").code(0).out;
     for part in [
-        "ok    config       ",
-        "ok    command      every kind's command can be run\n",
-        "ok    schema       20261121130000\n",
-        "ok    writable     yes\n",
+        "ok  config       ",
+        "ok  command      every kind's command can be run\n",
+        "ok  schema       20261121130000\n",
+        "ok  writable     yes\n",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

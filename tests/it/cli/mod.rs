@@ -13,6 +13,7 @@ mod json;
 mod login;
 mod manners;
 mod one_database;
+mod private;
 mod rights;
 mod secrets;
 mod tasks;

@@ -12,7 +12,12 @@ use crate::guard::StateDirError;
 pub(super) fn dir_lines(config: &Config) -> Vec<Line> {
     let dirs = [("state dir", &config.engine.state_dir), ("scratch dir", &config.engine.scratch_dir)];
     let mut lines: Vec<Line> = dirs.map(|(subject, dir)| dir_line(subject, dir)).into();
-    lines.extend(kept_lines(&config.engine.state_dir));
+    let state_dir = &config.engine.state_dir;
+    if place::is_open_to_all(state_dir) {
+        let text = format!("every user of this host may look into {}", state_dir.display());
+        lines.push(Line::warn("state dir", text, format!("chmod o= {}", state_dir.display())));
+    }
+    lines.extend(kept_lines(state_dir));
     lines
 }
 
