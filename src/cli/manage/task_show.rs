@@ -99,7 +99,7 @@ impl Shown {
             let names: Vec<&str> = row.resources.iter().map(|name| name.as_str()).collect();
             table.row(["Resources", &names.join(", ")]);
         }
-        let redact = config.kinds.get(&row.kind).map_or(&[][..], |kind| &kind.redact);
+        let redact = config.kinds.get(&row.kind).map(|kind| kind.redact.as_slice());
         table.row(["Payload", &payload::summary(&self.payload, redact)]);
         if row.token != Token::ZERO {
             table.row(["Token", &format!("{}   writes that carry a smaller number are refused", row.token)]);
