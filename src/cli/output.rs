@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::GlobalFlags;
 use super::error::CliError;
-use super::human::rfc3339;
+use super::human::{harmless, rfc3339};
 use super::table::escape;
+use crate::health::words::armor;
 use crate::outlet::STDERR;
 use crate::protocol::time::Timestamp;
 
@@ -118,8 +119,8 @@ impl List {
                 document(self.schema, self.now, &[("dry_run", json!(true)), ("items", json!(self.items))])
             }
             Format::Json => document(self.schema, self.now, &[("items", json!(self.items))]),
-            Format::Jsonl => self.items.iter().map(|item| format!("{item}\n")).collect(),
-            Format::Name => self.names.iter().map(|name| format!("{name}\n")).collect(),
+            Format::Jsonl => self.items.iter().map(|item| armor(format!("{item}\n"))).collect(),
+            Format::Name => self.names.iter().map(|name| format!("{}\n", one_name(name))).collect(),
         }
     }
 
@@ -136,7 +137,14 @@ pub fn document(schema: &str, now: Timestamp, fields: &[(&str, Value)]) -> Strin
         let text = serde_json::to_string_pretty(value).unwrap_or_else(|_| "null".to_owned());
         format!("  {}: {}", json!(key), text.replace('\n', "\n  "))
     });
-    format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
+    armor(format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n")))
+}
+
+/// For xargs: one name a line, also one that somebody wrote with a line end in it by way of SQL. Names that were
+/// made here hold no such characters, and stay as they are.
+fn one_name(name: &str) -> std::borrow::Cow<'_, str> {
+    let is_plain = !name.chars().any(|c| harmless(c) != c);
+    if is_plain { name.into() } else { escape(name).into() }
 }
 
 /// Items as lines, with their fields in the order of the alphabet.
@@ -169,7 +177,7 @@ pub fn tsv_fields(fields: &[(&str, Value)]) -> String {
 /// The fields as one object on one line, for `-o jsonl`.
 pub fn line(fields: &[(&str, Value)]) -> String {
     let object: serde_json::Map<String, Value> = fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-    format!("{}\n", Value::Object(object))
+    armor(format!("{}\n", Value::Object(object)))
 }
 
 /// Whether everything was written, or the reader went away.

@@ -11,7 +11,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement};
 
 use super::error::CliError;
-use super::human::{one_line, rfc3339, seconds};
+use super::human::{harmless, one_line, rfc3339, seconds};
 use crate::config::guess;
 use crate::protocol::time::Timestamp;
 
@@ -100,7 +100,7 @@ pub fn escape(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
-            c if c.is_control() => out.extend(c.escape_default()),
+            c if harmless(c) != c => out.extend(c.escape_default()),
             c => out.push(c),
         }
     }

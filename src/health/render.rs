@@ -5,7 +5,7 @@ use serde_json::Number;
 
 use super::check::{CheckResult, Status};
 use super::perf::Perf;
-use super::words::{clean, cut};
+use super::words::{armor, clean, cut};
 
 /// The first line up to perfdata, title and status included; old monitors cut there.
 pub const TEXT_MAX: usize = 250;
@@ -109,7 +109,7 @@ struct DetailJson<'a> {
     text: &'a str,
 }
 
-/// One object of the schema `rekindle.check/1`. Texts are as they came: JSON can carry anything.
+/// One object of the schema `rekindle.check/1`. Texts are as they came: JSON can carry anything, and nothing of it drives a terminal.
 fn json(result: &CheckResult) -> String {
     let details = result.details.iter().map(|(status, text)| DetailJson { status: *status, text });
     let check = CheckJson {
@@ -122,7 +122,7 @@ fn json(result: &CheckResult) -> String {
         details: details.collect(),
         next: result.next.as_deref(),
     };
-    serde_json::to_string(&check).expect("strings and numbers always serialise") + "\n"
+    armor(serde_json::to_string(&check).expect("strings and numbers always serialise") + "\n")
 }
 
 fn perf_json(perf: &Perf) -> PerfJson<'_> {

@@ -7,6 +7,7 @@ use chrono::{DateTime, FixedOffset, Utc};
 use super::range::plain;
 use super::snapshot::Capped;
 use crate::config::DatabaseUrl;
+use crate::protocol::ids::is_invisible;
 use crate::protocol::time::Timestamp;
 
 /// A span as people read it: `0.4s`, `42s`, `4m10s`, `11m`, `3h02m`, `2d4h`.
@@ -67,6 +68,23 @@ pub fn clean(text: &str) -> String {
         }
     }
     clean.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// JSON whose texts reach a terminal without driving it: serde escapes the control characters of ASCII, and
+/// leaves those above (U+009B begins a sequence too) and the invisible ones. They can only stand in texts.
+pub fn armor(json: String) -> String {
+    let is_bare = |c: char| ('\u{7f}'..='\u{9f}').contains(&c) || is_invisible(c);
+    if !json.contains(is_bare) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match is_bare(c) {
+            true => out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 /// At most `limit` bytes of a cleaned text; what was cut shows as `...`.
@@ -203,6 +221,14 @@ mod tests {
     #[test]
     fn free_text_loses_what_would_break_a_line() {
         assert_eq!(clean("a|b\r\nc\td\u{1b}[31me\u{0}  f \u{e4}\u{2028}g\n"), "a/b c d[31me f ? g");
+    }
+
+    #[test]
+    fn json_says_the_same_without_driving_a_terminal() {
+        let text = "a\u{9b}31m\u{7f}\u{202e}b\u{e0001} \u{e4}\n";
+        let json = armor(serde_json::to_string(text).unwrap());
+        assert_eq!(json, r#""a\u009b31m\u007f\u202eb\udb40\udc01 ä\n""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::human::{age, rfc3339, seconds, when};
+use crate::cli::human::{age, one_line, rfc3339, seconds, when};
 use crate::cli::output;
 use crate::cli::session::{Access, Session};
 use crate::cli::{Format, GlobalFlags, codes, load_config};
@@ -86,9 +86,9 @@ fn text(
     let db = &snapshot.db;
     let mut text = format!(
         "{}   {} at {}, schema {} ok, clock skew {}   {}\n\n",
-        snapshot.cluster,
-        info.product,
-        info.place,
+        one_line(&snapshot.cluster),
+        one_line(&info.product),
+        one_line(&info.place),
         db.schema,
         fine_span(db.clock_skew),
         when(snapshot.now, flags.utc)
@@ -112,8 +112,9 @@ fn text(
         text.push_str(&format!(
             "  {:<8}  {}\n            -> {}\n",
             problem.severity.word(),
-            problem.text,
-            flags.command(&problem.next)
+            // Reasons and errors are what people and tasks wrote.
+            one_line(&problem.text),
+            one_line(&flags.command(&problem.next))
         ));
     }
     match found.len().saturating_sub(PROBLEMS_MAX) {
