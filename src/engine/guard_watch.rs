@@ -45,7 +45,7 @@ fn die(shared: &Arc<Shared>, state: GuardState) -> ! {
     // Said after the deed, which comes first.
     log::error!("the guard is {}: killed all tasks, dying", if state == GuardState::Gone { "gone" } else { "silent" });
     if !report.is_clean() {
-        log::error!("these processes do not die: {:?}", report.left);
+        log::error!("these processes do not die: {:?}{}", report.left, report.refusal());
     }
     log::logger().flush();
     // SAFETY: ends the process at once; no destructor may hang on the database now.

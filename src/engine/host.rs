@@ -1,9 +1,6 @@
 //! What an engine says about the host and process it runs in.
 
-/// The kernel's boot id; empty where there is none.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |t| t.trim().to_owned())
-}
+pub use crate::process::place::boot_id;
 
 /// Host name.
 pub fn host_name() -> String {

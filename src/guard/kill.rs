@@ -14,12 +14,11 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::tree::{self, Proc};
+use super::tree::{self, Delivery, Proc};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::time::LeaseInstant;
 
@@ -49,12 +48,22 @@ pub struct KillReport {
     pub killed: usize,
     /// What was still alive at the limit (in the kernel, uninterruptibly), or could not be looked up.
     pub left: Vec<i32>,
+    /// Those of them that this process may not kill: they run as another user.
+    pub refused: Vec<i32>,
 }
 
 impl KillReport {
     /// Whether nothing is left.
     pub fn is_clean(&self) -> bool {
         self.left.is_empty()
+    }
+
+    /// Who may not be killed and why, to be put behind a sentence; nothing where nobody is.
+    pub fn refusal(&self) -> String {
+        match &self.refused[..] {
+            [] => String::new(),
+            pids => format!("; not permitted to kill process {pids:?}: they run as another user (setuid programs?)"),
+        }
     }
 }
 
@@ -65,8 +74,11 @@ impl KillReport {
 /// well: then its process group is killed. Killed children of the calling process are reaped, except
 /// `root`, whose status belongs to whoever started it.
 pub fn kill_below(root: i32, include: Root, spare: &[i32], limit: Duration) -> KillReport {
+    hunt(root, tree::read(root).filter(|_| include == Root::Included), spare, limit)
+}
+
+fn hunt(root: i32, top: Option<Proc>, spare: &[i32], limit: Duration) -> KillReport {
     let mut hunt = Hunt::new(root, spare, limit);
-    let top = tree::read(root).filter(|_| include == Root::Included);
     if let Some(top) = top.filter(Proc::is_alive) {
         tree::signal(&top, Signal::SIGSTOP);
     }
@@ -80,8 +92,13 @@ pub fn kill_below(root: i32, include: Root, spare: &[i32], limit: Duration) -> K
 
 /// [`kill_below`] for a task's main process and everything of its attempt.
 pub fn kill_tree(root: &Proc, limit: Duration) -> KillReport {
+    kill_tree_sparing(root, &[], limit)
+}
+
+/// The same for a process that was found a while ago: if its number is another's by now, nothing is done.
+pub(super) fn kill_tree_sparing(root: &Proc, spare: &[i32], limit: Duration) -> KillReport {
     match tree::read(root.pid) {
-        Some(now) if now.start_ticks == root.start_ticks => kill_below(root.pid, Root::Included, &[], limit),
+        Some(now) if now.start_ticks == root.start_ticks => hunt(root.pid, Some(now), spare, limit),
         _ => KillReport::default(),
     }
 }
@@ -136,6 +153,7 @@ impl<'a> Hunt<'a> {
             match self.stop_all() {
                 Ok(found) if found.is_empty() => {
                     self.report.left.clear();
+                    self.report.refused.clear();
                     empty_count += 1;
                     continue;
                 }
@@ -182,10 +200,13 @@ impl<'a> Hunt<'a> {
 
     fn kill(&mut self, found: Vec<Proc>) {
         self.report.left = found.iter().map(|p| p.pid).collect();
+        self.report.refused.clear();
         for proc in found {
-            // The same one may turn up in several rounds until the kernel is done with it.
-            if tree::signal(&proc, Signal::SIGKILL) && self.killed.insert((proc.pid, proc.start_ticks)) {
-                self.report.killed += 1;
+            match tree::signal(&proc, Signal::SIGKILL) {
+                // The same one may turn up in several rounds until the kernel is done with it.
+                Delivery::Delivered if self.killed.insert((proc.pid, proc.start_ticks)) => self.report.killed += 1,
+                Delivery::Refused => self.report.refused.push(proc.pid),
+                _ => {}
             }
         }
     }
@@ -206,13 +227,16 @@ impl<'a> Hunt<'a> {
         // The group covers what left the tree earlier, when the root was no subreaper. Not where it
         // holds something spared, and never our own.
         let group = Pid::from_raw(top.pid);
-        let is_leader = top.pgid == top.pid && group != nix::unistd::getpgrp();
+        let is_itself = tree::read(top.pid).is_some_and(|now| now.start_ticks == top.start_ticks);
+        let is_leader = is_itself && top.pgid == top.pid && group != nix::unistd::getpgrp();
         if is_leader && !self.spare.iter().any(|pid| tree::read(*pid).is_some_and(|p| p.pgid == top.pid)) {
             let _ = killpg(group, Signal::SIGKILL);
         }
         if top.is_alive() {
-            if kill(group, Signal::SIGKILL) != Err(Errno::ESRCH) {
-                self.report.killed += 1;
+            match tree::signal(top, Signal::SIGKILL) {
+                Delivery::Delivered => self.report.killed += 1,
+                Delivery::Refused => self.report.refused.push(top.pid),
+                Delivery::Gone => {}
             }
             // The limit may be used up by now, and a kill is not instant.
             self.end = self.end.max(SystemClock.lease_now().after(ROOT_LIMIT));

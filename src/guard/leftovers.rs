@@ -1,6 +1,6 @@
 //! The state directory: whose it is, and what a former life with it left running.
 //!
-//! * `lock` is held (flock) by guard *and* engine together: both have the same open file, so it is free
+//! * `lock` (`lock.rs`) is held by guard *and* engine together: both have the same open file, so it is free
 //!   only when both are dead, which others use as a proof of death (`lock`). Tasks must never have it,
 //!   or one that escaped would keep a dead engine "alive": it is closed on exec everywhere but at the
 //!   guard's start of the engine, which takes it back from the environment at once.
@@ -12,18 +12,17 @@
 //!
 //! Not found: a task's process that cleared its environment *and* was outside a control group.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::FlockArg;
-
 use super::cgroup::Cgroup;
-use super::kill::{Root, kill_below, own_pid};
-use super::{envfd, tree};
+use super::envfd;
+use super::kill::{kill_tree_sparing, own_pid};
+use super::lock::{self, Taken};
+use super::tree::{self, Proc};
 use crate::clock::{Clock, SystemClock};
 use crate::config::place;
 
@@ -116,9 +115,8 @@ impl StateDir {
 
     /// Adds the engine to the guard's name in the lock. An engine hides what it has open from all but root, so
     /// whoever finds it frozen and without its guard could not know it by that.
-    pub(super) fn sign_engine(&self, engine: i32) -> io::Result<()> {
-        let Some(proc) = tree::read(engine) else { return Ok(()) };
-        self.lock.write_all_at(format!("{}\n{engine} {}\n", own_pid(), proc.start_ticks).as_bytes(), 0)
+    pub(super) fn sign_engine(&self, pid: i32) -> io::Result<()> {
+        lock::sign_engine(&self.lock, pid)
     }
 
     /// Written before anything is put in, so that the next life finds it.
@@ -137,13 +135,11 @@ pub fn take_state_dir(path: &Path) -> Result<StateDir, StateDirError> {
     fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(failed("create", path))?;
     let path = path.canonicalize().map_err(failed("find", path))?;
     let lock_path = path.join("lock");
-    let mut lock = open_lock(&lock_path).map_err(failed("open", &lock_path))?;
-    let is_mine = lock_soon(&lock).map_err(failed("lock", &lock_path))?
-        || (kill_unguarded(&mut lock) && lock_soon(&lock).map_err(failed("lock", &lock_path))?);
-    if !is_mine {
-        return Err(StateDirError::Locked { path: path.display().to_string(), holder: holder(&mut lock) });
+    let file = lock::open(&lock_path).map_err(failed("open", &lock_path))?;
+    if let Err(Taken { holder }) = lock::take(&file).map_err(failed("lock", &lock_path))? {
+        return Err(StateDirError::Locked { path: path.display().to_string(), holder });
     }
-    sign(&mut lock).map_err(failed("write", &lock_path))?;
+    let lock = file;
     let id = read_or_make_id(&path, &lock)?;
     let dir = StateDir { path, id, lock };
     kill_leftovers(&dir)?;
@@ -165,86 +161,6 @@ pub fn inherited_state_dir(path: &Path) -> Result<Option<StateDir>, StateDirErro
     let path = path.canonicalize().map_err(failed("find", path))?;
     let id = read_or_make_id(&path, &lock)?;
     Ok(Some(StateDir { path, id, lock }))
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    // The standard library sets close-on-exec. Not truncated: until the lock is ours it tells whose it is.
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path)
-}
-
-#[expect(deprecated, reason = "nix's new type unlocks when dropped, also for the other process that shares the lock")]
-fn try_lock(lock: &File) -> io::Result<bool> {
-    match nix::fcntl::flock(lock.as_raw_fd(), FlockArg::LockExclusiveNonblock) {
-        Ok(()) => Ok(true),
-        Err(nix::errno::Errno::EWOULDBLOCK) => Ok(false),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// A life that was killed a moment ago still holds the lock until the kernel has buried it.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
-
-fn lock_soon(lock: &File) -> io::Result<bool> {
-    let until = SystemClock.lease_now().after(LOCK_WAIT);
-    while !try_lock(lock)? {
-        if SystemClock.lease_now() >= until {
-            return Ok(false);
-        }
-        SystemClock.pause(Duration::from_millis(10));
-    }
-    Ok(true)
-}
-
-/// Only for the message of whoever finds it taken; the lock itself is the truth.
-fn sign(lock: &mut File) -> io::Result<()> {
-    lock.set_len(0)?;
-    writeln!(lock, "{}", own_pid())
-}
-
-fn holder(lock: &mut File) -> String {
-    signer(lock).map(|pid| format!(" (process {pid})")).unwrap_or_default()
-}
-
-fn signer(lock: &mut File) -> Option<i32> {
-    signature(lock)?.lines().next()?.parse().ok()
-}
-
-/// Number and start of the engine proper.
-fn signed_engine(lock: &mut File) -> Option<(i32, u64)> {
-    let text = signature(lock)?;
-    let (pid, start_ticks) = text.lines().nth(1)?.split_once(' ')?;
-    Some((pid.parse().ok()?, start_ticks.parse().ok()?))
-}
-
-fn signature(lock: &mut File) -> Option<String> {
-    let mut text = String::new();
-    lock.seek(SeekFrom::Start(0)).and_then(|_| lock.take(64).read_to_string(&mut text)).ok()?;
-    Some(text)
-}
-
-/// The lock is held, but the guard that took it is dead: what holds it is an engine that should have died
-/// with it and cannot, because it is frozen. It is killed with everything below it. False where the guard
-/// lives.
-fn kill_unguarded(lock: &mut File) -> bool {
-    let Some(guard) = signer(lock) else { return false };
-    let Ok(meta) = lock.metadata() else { return false };
-    if tree::read(guard).is_some_and(|proc| proc.is_alive()) {
-        return false;
-    }
-    // Only root may see what an engine has open, so it is known by name as well.
-    let signed = signed_engine(lock);
-    let holds_it = |proc: &tree::Proc| {
-        let fds = fs::read_dir(format!("/proc/{}/fd", proc.pid)).into_iter().flatten().flatten();
-        let mut fds = fds.filter_map(|fd| fs::metadata(fd.path()).ok());
-        signed == Some((proc.pid, proc.start_ticks)) || fds.any(|m| (m.dev(), m.ino()) == (meta.dev(), meta.ino()))
-    };
-    let mine = own_pid();
-    let all = tree::snapshot().unwrap_or_default();
-    for engine in all.iter().filter(|p| p.pid != mine && p.is_alive() && holds_it(p)) {
-        log::warn!("process {} of a former life holds the lock and has no guard any more: killing it", engine.pid);
-        kill_below(engine.pid, Root::Included, &[], LOCK_WAIT);
-    }
-    true
 }
 
 fn read_or_make_id(dir: &Path, lock: &File) -> Result<String, StateDirError> {
@@ -314,13 +230,13 @@ fn kill_leftovers(dir: &StateDir) -> Result<(), StateDirError> {
     if left.is_empty() {
         return Ok(());
     }
-    let pids: Vec<String> = left.iter().map(i32::to_string).collect();
+    let pids: Vec<String> = left.iter().map(|proc| proc.pid.to_string()).collect();
     Err(still_running(format!("process {}", pids.join(", "))))
 }
 
 /// Kills every process whose environment holds `name=value`, with what is below it; returns what is
 /// left at the limit. This process and those it descends from are not touched.
-pub fn kill_marked(name: &str, value: &str, limit: Duration) -> io::Result<Vec<i32>> {
+pub fn kill_marked(name: &str, value: &str, limit: Duration) -> io::Result<Vec<Proc>> {
     let end = SystemClock.lease_now().after(limit);
     loop {
         let found = find_marked(name, value)?;
@@ -329,14 +245,20 @@ pub fn kill_marked(name: &str, value: &str, limit: Duration) -> io::Result<Vec<i
             return Ok(found);
         }
         let spare = own_line();
-        for pid in found {
-            log::info!("killing process {pid}, left behind with {name}={value}");
-            kill_below(pid, Root::Included, &spare, left);
+        for proc in found {
+            let report = kill_tree_sparing(&proc, &spare, end.since(SystemClock.lease_now()));
+            log::info!(
+                "killed {} processes with process {}, left behind with {name}={value}{}",
+                report.killed,
+                proc.pid,
+                report.refusal()
+            );
         }
     }
 }
 
-pub(super) fn find_marked(name: &str, value: &str) -> io::Result<Vec<i32>> {
+/// By number and start: killing the first may take so long that the last one's number is another's.
+pub(super) fn find_marked(name: &str, value: &str) -> io::Result<Vec<Proc>> {
     let entry = format!("{name}={value}").into_bytes();
     let own_line = own_line();
     let mut buffer = Vec::new();
@@ -347,14 +269,14 @@ pub(super) fn find_marked(name: &str, value: &str) -> io::Result<Vec<i32>> {
         let Ok(file) = File::open(format!("/proc/{}/environ", proc.pid)) else { continue };
         let _ = file.take(ENVIRON_MAX).read_to_end(&mut buffer);
         if buffer.split(|b| *b == 0).any(|e| e == entry) {
-            found.push(proc.pid);
+            found.push(*proc);
         }
     }
     Ok(found)
 }
 
 /// This process and those above it.
-fn own_line() -> Vec<i32> {
+pub(super) fn own_line() -> Vec<i32> {
     std::iter::successors(tree::read(own_pid()), |p| tree::read(p.ppid)).map(|p| p.pid).take(1_000).collect()
 }
 
@@ -386,21 +308,6 @@ mod tests {
         assert_eq!(error.exit_code(), 3);
         let want = format!("{} is in use by another engine (process {})", first.path().display(), own_pid());
         assert!(error.to_string().ends_with(&want), "{error}");
-    }
-
-    #[test]
-    fn the_engine_is_known_by_the_lock_that_its_guard_has_signed_for_it() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = take_state_dir(tmp.path()).unwrap();
-        let mut lock = dir.lock.try_clone().unwrap();
-        assert_eq!((signer(&mut lock), signed_engine(&mut lock)), (Some(own_pid()), None));
-        let mut engine = Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = engine.id() as i32;
-        dir.sign_engine(pid).unwrap();
-        let start = tree::read(pid).unwrap().start_ticks;
-        assert_eq!((signer(&mut lock), signed_engine(&mut lock)), (Some(own_pid()), Some((pid, start))));
-        engine.kill().unwrap();
-        engine.wait().unwrap();
     }
 
     #[test]
@@ -438,7 +345,7 @@ mod tests {
         ours.wait().unwrap();
         assert!(other.try_wait().unwrap().is_none());
         assert_eq!(marked(&mark).len(), 2);
-        kill_below(other.id() as i32, Root::Included, &[], KILL_LIMIT);
+        crate::guard::kill_below(other.id() as i32, crate::guard::Root::Included, &[], KILL_LIMIT);
         other.wait().unwrap();
     }
 }

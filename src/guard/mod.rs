@@ -88,6 +88,7 @@ mod heard;
 mod kill;
 mod leftovers;
 mod link;
+mod lock;
 mod means;
 mod notify;
 mod probe;

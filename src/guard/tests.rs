@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::prctl::set_child_subreaper;
@@ -36,7 +37,7 @@ pub(super) fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
 
 /// Living processes that were started with `MARK=mark`, except this one.
 pub(super) fn marked(mark: &str) -> Vec<i32> {
-    leftovers::find_marked("MARK", mark).unwrap()
+    leftovers::find_marked("MARK", mark).unwrap().into_iter().map(|proc| proc.pid).collect()
 }
 
 /// Runs `body` in a forked process that inherits nothing but the standard descriptors.
@@ -78,19 +79,24 @@ struct Guard {
     pid: Pid,
     dir: PathBuf,
     mark: String,
-    _tmp: tempfile::TempDir,
+    tmp: Arc<tempfile::TempDir>,
 }
 
 /// What scripts may call; `far` and `soon` are deadlines.
 const PRELUDE: &str = "say() { printf '%s' \"$*\" >&$REKINDLE_GUARD_FD; }; cd $D;";
 
+const PROVER: &str = "echo \"$@\" >> $D/proof";
+
 impl Guard {
     fn start(means: MeansChoice, script: &str) -> Self {
-        Self::start_with(means, &format!("say registered $I; {script}"), "echo \"$@\" >> $D/proof")
+        Self::start_with(means, &format!("say registered $I; {script}"), PROVER)
     }
 
     fn start_with(means: MeansChoice, script: &str, prover: &str) -> Self {
-        let tmp = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), means, script, prover)
+    }
+
+    fn start_in(tmp: Arc<tempfile::TempDir>, means: MeansChoice, script: &str, prover: &str) -> Self {
         let dir = tmp.path().to_owned();
         let mark = format!("guard-{}", dir.display());
         let soon = SystemClock.lease_now().after(Duration::from_secs(2)).as_ns();
@@ -111,7 +117,7 @@ impl Guard {
             let state = take_state_dir(&state).unwrap();
             run(GuardOptions { engine, prover, state, means, timing: patient() })
         });
-        Self { pid, dir, mark, _tmp: tmp }
+        Self { pid, dir, mark, tmp }
     }
 
     /// Waits for its end and checks that nothing is left.
@@ -309,15 +315,29 @@ fn the_lock_is_free_only_when_guard_and_engine_are_dead() {
     assert!(wait_until(|| try_lock().is_ok()));
 }
 
+/// Twice, because the file is read and written again in between.
 #[test]
 fn a_frozen_engine_whose_guard_is_dead_does_not_keep_its_state_directory() {
-    let guard = Guard::start(TREE, "echo $$ > engine; exec sleep 60");
-    let engine = guard.pid_in("engine");
-    kill(Pid::from_raw(engine), Signal::SIGSTOP).unwrap();
-    kill(guard.pid, Signal::SIGKILL).unwrap();
-    waitpid(guard.pid, None).unwrap();
-    take_state_dir(&guard.dir.join("state")).unwrap();
-    assert!(tree::read(engine).is_none_or(|proc| !proc.is_alive()), "the engine has stopped everything by now");
+    const WAITS: &str = "echo $$ > engine; exec sleep 60";
+    let mut guard = Guard::start(TREE, WAITS);
+    for _ in 0..2 {
+        let engine = guard.pid_in("engine");
+        kill(Pid::from_raw(engine), Signal::SIGSTOP).unwrap();
+        kill(guard.pid, Signal::SIGKILL).unwrap();
+        waitpid(guard.pid, None).unwrap();
+        // Who only looks into the file is no holder of it.
+        let lock = fs::File::open(guard.dir.join("state/lock")).unwrap();
+        let mut bystander = std::process::Command::new("sleep").arg("60").stdin(lock).spawn().unwrap();
+        fs::remove_file(guard.dir.join("engine")).unwrap();
+        guard = Guard::start_in(Arc::clone(&guard.tmp), TREE, WAITS, PROVER);
+        guard.pid_in("engine");
+        assert!(tree::read(engine).is_none_or(|proc| !proc.is_alive()), "the engine has stopped everything by now");
+        assert!(bystander.try_wait().unwrap().is_none(), "a bystander was killed");
+        bystander.kill().unwrap();
+        bystander.wait().unwrap();
+    }
+    kill(guard.pid, Signal::SIGTERM).unwrap();
+    guard.end();
 }
 
 #[test]

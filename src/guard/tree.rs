@@ -7,8 +7,10 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -139,14 +141,56 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     Ok(all)
 }
 
-/// Sends a signal to exactly this process, not to a later one with its number. True if it was there.
-pub fn signal(proc: &Proc, signal: Signal) -> bool {
-    match read(proc.pid) {
-        Some(now) if now.start_ticks == proc.start_ticks && now.is_alive() => {
-            kill(Pid::from_raw(proc.pid), signal) != Err(Errno::ESRCH)
-        }
-        _ => false,
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It has it.
+    Delivered,
+    /// It is there, and this process may not signal it: it runs as another user, a setuid program say.
+    Refused,
+    /// It is not there any more.
+    Gone,
+}
+
+impl Delivery {
+    /// Whether there is still somebody to reckon with.
+    pub fn is_there(self) -> bool {
+        self != Self::Gone
     }
+}
+
+/// Sends a signal to exactly this process, not to a later one with its number.
+pub fn signal(proc: &Proc, signal: Signal) -> Delivery {
+    // The handle first, the look afterwards: what is looked at then is what the handle stands for, or the handle's
+    // process is dead already. The other way round the number could pass to another in between.
+    let handle = pidfd_open(proc.pid);
+    if !read(proc.pid).is_some_and(|now| now.start_ticks == proc.start_ticks && now.is_alive()) {
+        return Delivery::Gone;
+    }
+    let sent = match handle {
+        Ok(handle) => send(&handle, signal),
+        Err(Errno::ESRCH) => Err(Errno::ESRCH),
+        // A kernel before 5.3, no descriptor left, or a sandbox: the little time since the look has to do.
+        Err(_) => kill(Pid::from_raw(proc.pid), signal),
+    };
+    match sent {
+        Ok(()) => Delivery::Delivered,
+        Err(Errno::EPERM) => Delivery::Refused,
+        Err(_) => Delivery::Gone,
+    }
+}
+
+fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: plain numbers; a result that is no error is a descriptor that nobody else owns, closed on exec.
+    Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn send(handle: &OwnedFd, signal: Signal) -> nix::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the handle is open; without a siginfo the kernel fills in what kill(2) would.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle.as_raw_fd(), signal as i32, none, 0) };
+    Errno::result(sent).map(drop)
 }
 
 #[cfg(test)]
@@ -161,9 +205,31 @@ mod tests {
         let below = descendants(&all, me);
         let found = below.iter().find(|p| p.pid == child.id() as i32).copied().unwrap();
         assert_eq!(found.ppid, me);
-        assert!(signal(&found, Signal::SIGKILL));
+        assert_eq!(signal(&found, Signal::SIGKILL), Delivery::Delivered);
         child.wait().unwrap();
-        assert!(!signal(&found, Signal::SIGKILL), "a reaped process is not signalled");
+        assert_eq!(signal(&found, Signal::SIGKILL), Delivery::Gone, "a reaped process is not signalled");
+        let another = Proc { start_ticks: 1, ..read(me).unwrap() };
+        assert_eq!(signal(&another, Signal::SIGKILL), Delivery::Gone, "nor one that has its number");
+    }
+
+    /// As an engine meets a setuid program that a task has started.
+    #[test]
+    fn a_process_of_another_user_is_there_and_is_not_killed() {
+        use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+        if !Uid::effective().is_root() {
+            return println!("skipped: not root");
+        }
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let proc = read(child.id() as i32).unwrap();
+        crate::guard::tests::as_subreaper(|| {
+            setgroups(&[]).unwrap();
+            setgid(Gid::from_raw(65534)).unwrap();
+            setuid(Uid::from_raw(65534)).unwrap();
+            assert_eq!(signal(&proc, Signal::SIGKILL), Delivery::Refused);
+        });
+        assert!(read(proc.pid).unwrap().is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

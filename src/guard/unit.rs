@@ -23,7 +23,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::kill::own_pid;
-use super::tree;
+use super::tree::{self, Delivery};
 use crate::clock::{Clock, SystemClock};
 
 const PAUSE: Duration = Duration::from_millis(5);
@@ -155,7 +155,7 @@ fn kill_member(pid: i32, unit: &str) -> bool {
         let rest = line.splitn(3, ':').nth(2).and_then(|path| path.strip_prefix(unit));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
-    is_its && tree::signal(&proc, Signal::SIGKILL)
+    is_its && tree::signal(&proc, Signal::SIGKILL) == Delivery::Delivered
 }
 
 #[cfg(test)]

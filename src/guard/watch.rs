@@ -236,7 +236,11 @@ impl<'a> Watch<'a> {
                 return;
             }
             if SystemClock.lease_now() >= warn_at && spare.is_empty() {
-                log::error!("still waiting for the death of process {:?}; until then no proof is written", report.left);
+                log::error!(
+                    "still waiting for the death of process {:?}; until then no proof is written{}",
+                    report.left,
+                    report.refusal()
+                );
                 warn_at = SystemClock.lease_now().after(Duration::from_secs(10));
             }
             self.wait_for_signal(pause, &mut spare);

@@ -79,7 +79,7 @@ pub(super) fn kill_tree(main: i32, clock: &dyn Clock) -> BTreeSet<Name> {
     loop {
         let below = if planted(Bug::DirectChildOnly) { Vec::new() } else { tree::descendants(&look(), main) };
         let count = killed.len();
-        killed.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL)).map(name));
+        killed.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL).is_there()).map(name));
         // Nothing new was found, and all that was found has its signal: nobody is left who could fork.
         if killed.len() == count || clock.lease_now().since(began) >= LEAVES_FIRST_MAX {
             break;
@@ -212,7 +212,7 @@ impl Strays {
         let mut found: BTreeSet<Name> = strays.iter().map(name).collect();
         for stray in &strays {
             let below = tree::descendants(&all, stray.pid);
-            found.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL)).map(name));
+            found.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL).is_there()).map(name));
         }
         found
     }

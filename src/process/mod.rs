@@ -10,5 +10,6 @@
 
 mod hide;
 pub mod limits;
+pub mod place;
 
 pub use hide::{hide, hide_or_warn, show};

@@ -131,7 +131,7 @@ fn output_kept_open_in_the_background_does_not_delay_the_end() {
     let script = "setsid sh -c 'echo $$ > $D/away; exec sleep 300' & while [ ! -s $D/away ]; do sleep 0.01; done";
     assert_eq!(bench.run(&with_dir(&bench, script), "").result, AttemptResult::Done);
     let away = tree::read(pid_in(&bench.dir.path().join("away"))).unwrap();
-    assert!(tree::signal(&away, nix::sys::signal::Signal::SIGKILL));
+    assert!(tree::signal(&away, nix::sys::signal::Signal::SIGKILL).is_there());
 }
 
 /// Starts this test binary as an engine with one task, and returns it with the task's pid.
@@ -178,5 +178,5 @@ fn a_task_that_continues_survives_its_engine() {
     engine.wait().unwrap();
     // A death signal is sent while the engine exits, so before it could be waited for.
     let task = tree::read(pid).unwrap();
-    assert!(tree::signal(&task, nix::sys::signal::Signal::SIGKILL));
+    assert!(tree::signal(&task, nix::sys::signal::Signal::SIGKILL).is_there());
 }
