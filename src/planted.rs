@@ -90,6 +90,8 @@ bugs! {
     /// A task that a person canceled, held or requeued while it ran is retried or fails as if nobody had asked,
     /// where its attempt ended by itself first (rekindle had this one).
     WishForgotten = "wish-forgotten";
+    /// A database that lost beats while all engines were away is believed.
+    LossUnseen = "loss-unseen";
 }
 
 /// Whether this bug is planted. It never is.

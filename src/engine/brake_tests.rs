@@ -32,6 +32,7 @@ fn registration(number: i64) -> Registration {
         means: "none".into(),
         timing: Timing::of(Profile::Fast),
         former: None,
+        last_beat: None,
         cluster: "rekindle".into(),
     }
 }

@@ -2,9 +2,10 @@
 //! an old backup may know only a smaller one. With it the identity of the database that it was raised for: two
 //! failovers in a row may each raise the same number.
 
-use std::io::{Error, ErrorKind, Write};
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
+use super::durable;
 use crate::protocol::ids::Epoch;
 use crate::store::Meta;
 
@@ -57,14 +58,8 @@ const MEND: &str = ": write the epoch into it that `rekindle db status` shows; r
 
 /// Writes it atomically.
 pub fn write(dir: &Path, known: &Remembered) -> std::io::Result<()> {
-    let new = dir.join("epoch.new");
-    let mut file = std::fs::File::create(&new)?;
-    writeln!(file, "{}", known.epoch.as_i64())?;
-    if let Some(identity) = &known.identity {
-        writeln!(file, "{identity}")?;
-    }
-    file.sync_all()?;
-    std::fs::rename(new, dir.join(NAME))
+    let identity = known.identity.as_ref().map(|identity| format!("{identity}\n")).unwrap_or_default();
+    durable::write(dir, NAME, &format!("{}\n{identity}", known.epoch.as_i64()))
 }
 
 #[cfg(test)]

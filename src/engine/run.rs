@@ -10,9 +10,9 @@ use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
 use super::ending::end;
-use super::epoch_file::Remembered;
 use super::heartbeat::{Heartbeat, LifeError, Step};
 use super::options::EngineOptions;
+use super::remember::{KeptBeat, Memory};
 use super::running::Running;
 use super::shared::{Life, Phase, Shared};
 use super::stop::{Ending, Stop};
@@ -160,6 +160,7 @@ impl Engine {
             Some(Ok(result)) => result.map_err(EngineError::from),
             _ => Ok(()),
         };
+        shared.keep_last_beat();
         self.last.drain(..).for_each(|thread| drop(thread.join()));
         if result.is_ok() && said == Some(true) {
             self.shared.nothing_to_prove();
@@ -175,9 +176,9 @@ pub(super) fn build(
     guard: Option<GuardLink>,
 ) -> Result<Shared, EngineError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let known = match &options.state_dir {
-        Some(dir) => super::epoch_file::read(dir).map_err(|e| EngineError::Host("read the remembered epoch", e))?,
-        None => Remembered::NOTHING,
+    let memory = match &options.state_dir {
+        Some(dir) => Memory::read(dir).map_err(|e| EngineError::Host("read what was remembered", e))?,
+        None => Memory::NOTHING,
     };
     if let Some(Err(error)) = options.state_dir.as_deref().map(|dir| super::dropped_file::write(dir, 0)) {
         log::warn!("could not forget what the former life dropped of its log: {error}");
@@ -186,7 +187,7 @@ pub(super) fn build(
     let commands = commands(&options, role, &clock, guard.as_ref())?;
     let place = Place { clock, host: host::host_name(), boot_id: host::boot_id() };
     let commands = commands.map(|runner| Arc::new(runner) as Arc<dyn Commands>);
-    Ok(share(store, options, place, known, commands, guard))
+    Ok(share(store, options, place, memory, commands, guard))
 }
 
 /// Where an engine runs.
@@ -204,7 +205,7 @@ pub(crate) fn share(
     store: Arc<dyn Store>,
     options: EngineOptions,
     place: Place,
-    known: Remembered,
+    memory: Memory,
     commands: Option<Arc<dyn Commands>>,
     guard: Option<Arc<dyn GuardTalk>>,
 ) -> Shared {
@@ -236,7 +237,9 @@ pub(crate) fn share(
         heartbeat_over: AtomicBool::new(false),
         doubted: Mutex::new(None),
         former: Mutex::new(None),
-        known_epoch: Mutex::new(known),
+        known_epoch: Mutex::new(memory.epoch),
+        last_beat: Mutex::new(memory.last_beat),
+        kept_beat: Mutex::new(KeptBeat::default()),
         life: Mutex::new(life),
         own_beats: unbounded(),
         wake: bounded(1),

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::epoch_file::Remembered;
 use super::options::EngineOptions;
 use super::pulse::Pulses;
+use super::remember::KeptBeat;
 use super::running::{Entry, Running};
 use super::stop::{Ending, Stop};
 use super::tally::Tally;
@@ -32,6 +33,7 @@ use crate::guard::GuardTalk;
 use crate::handlers::{Commands, Ended};
 use crate::protocol::engine::{Fitness, Mode, Wanted, mode};
 use crate::protocol::ids::{Epoch, Incarnation};
+use crate::protocol::last_beat::LastBeat;
 use crate::protocol::lease::{Lease, LeasePhase};
 use crate::protocol::time::{LeaseInstant, Timestamp};
 use crate::store::{Held, Meta, Store};
@@ -131,6 +133,10 @@ pub struct Shared {
     pub raising: AtomicBool,
     /// The largest epoch ever seen, in memory and in the state file.
     pub known_epoch: Mutex<Remembered>,
+    /// The last accepted beat of this name, whichever life it was of.
+    pub last_beat: Mutex<Option<LastBeat>>,
+    /// What of it is in the state file.
+    pub kept_beat: Mutex<KeptBeat>,
     pub(super) life: Mutex<Life>,
     pub(super) own_beats: (Sender<LeaseInstant>, Receiver<LeaseInstant>),
     pub(super) wake: (Sender<()>, Receiver<()>),
@@ -221,20 +227,6 @@ impl Shared {
             && let Err(error) = unit_file::remove(dir)
         {
             log::warn!("could not forget the life that has ended: {error}");
-        }
-    }
-
-    /// Remembers the largest epoch. One of the same number that was raised for another database is not it.
-    pub fn remember_epoch(&self, meta: &Meta) {
-        let mut known = self.known_epoch.lock();
-        let is_same = meta.epoch == known.epoch && known.identity.is_none();
-        if meta.epoch > known.epoch || is_same && meta.epoch.as_i64() > 0 {
-            *known = Remembered { epoch: meta.epoch, identity: Some(meta.identity.clone()) };
-            if let Some(dir) = &self.options.state_dir
-                && let Err(error) = super::epoch_file::write(dir, &known)
-            {
-                log::warn!("could not remember epoch {} in the state directory: {error}", meta.epoch.as_i64());
-            }
         }
     }
 }

@@ -49,12 +49,13 @@
 //! # The files
 //!
 //! [`ids`] names and numbers; [`time`] points in time; [`timing`] h, q, L, K, T, S and their two
-//! inequalities; [`lease`] what the age of the last beat asks for; [`liveness`] who may be fenced;
+//! inequalities; [`mod@last_beat`] whether beats were lost with the database; [`lease`] what the age of the last beat asks for; [`liveness`] who may be fenced;
 //! [`engine`] the words of an engine's life; [`task`] the words of a task's life; [`retry`] backoff;
 //! [`mod@line`] who has a resource next; [`takeover`] what follows the end of an attempt.
 
 pub mod engine;
 pub mod ids;
+pub mod last_beat;
 pub mod lease;
 pub mod line;
 pub mod liveness;

@@ -76,6 +76,7 @@ pub(super) fn play() {
                 cut(u, Link::OnlyBeats, span.max(6 * S).min(HEAL_AT - now()));
             }
         }
+        Fault::Restore => failover::restore_in_an_outage(),
         Fault::DbClock => with(|w| w.db_ahead_us += w.rng.range(0, 40_000_000) as i64 - 20_000_000),
         Fault::Operator => operator_fence(),
         Fault::People => wish(u),
@@ -96,7 +97,7 @@ fn cut(u: usize, link: Link, span: u64) {
     });
 }
 
-fn outage(span: u64) {
+pub(super) fn outage(span: u64) {
     with(|w| {
         if w.outage != Outage::No {
             return;

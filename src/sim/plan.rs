@@ -8,7 +8,7 @@ use super::rng::Rng;
 use super::unit::{self, Unit};
 use super::world::{Host, MS, Outage, S, World, now, trace, with};
 use super::{faults, store};
-use crate::engine::epoch_file::Remembered;
+use crate::engine::remember::Memory;
 use crate::engine::{EngineOptions, Kind, Work};
 use crate::handlers::CommandSpec;
 use crate::protocol::engine::Wanted;
@@ -49,8 +49,10 @@ pub(super) struct Plan {
     pub(super) stale_sweeps: bool,
     /// Classes of faults that are played.
     pub(super) faults: Vec<Fault>,
-    /// An older state comes back.
+    /// An older state comes back as another database.
     pub(super) fails_over: bool,
+    /// An older state comes back, and nothing says so.
+    pub(super) is_restored: bool,
     kinds: Vec<&'static str>,
 }
 
@@ -70,6 +72,7 @@ pub(super) enum Fault {
     Reboot,
     Stuck,
     FailOver,
+    Restore,
     DbClock,
     Operator,
     People,
@@ -129,6 +132,7 @@ impl Plan {
             stale_sweeps: rng.percent(20),
             steps_db_clock: faults.contains(&Fault::DbClock),
             fails_over: faults.contains(&Fault::FailOver),
+            is_restored: false,
             kinds: KINDS.into_iter().filter(|kind| *kind == "quick" || rng.percent(50)).collect(),
             faults,
         };
@@ -139,7 +143,7 @@ impl Plan {
     /// Some runs play one thing only, because what it breaks hides behind other faults: they excuse too much, or
     /// are too far apart.
     fn narrow(&mut self, rng: &mut Rng) {
-        match rng.below(10) {
+        match rng.below(11) {
             // Nothing but outages: nobody may be fenced for one.
             0 => {
                 (self.loss, self.slow, self.late, self.late_claims) = (0, 0, 0, 0);
@@ -151,6 +155,14 @@ impl Plan {
                 (self.slow, self.late_claims) = (rng.range(80, 250), rng.range(10, 60));
                 self.faults = vec![Fault::FailOver, Fault::FailOver, Fault::Net];
                 self.fails_over = true;
+            }
+            // A restore of the same database in an outage that is longer than a lease. Nothing but the beats shows
+            // it, so nothing else may keep an engine from having one.
+            2 => {
+                (self.loss, self.slow, self.late, self.late_claims) = (0, 0, 0, 0);
+                (self.lag, self.locks, self.stale_sweeps, self.fails_over) = (false, false, false, false);
+                self.faults = vec![Fault::Restore];
+                self.is_restored = true;
             }
             _ => return,
         }
@@ -240,7 +252,7 @@ pub(super) fn set_up() {
                 w.after(after, stand_still);
             }
         }
-        if w.plan.lag || w.plan.fails_over {
+        if w.plan.lag || w.plan.fails_over || w.plan.is_restored {
             w.after(MS, remember);
         }
     });
@@ -263,7 +275,7 @@ pub(super) fn new_unit(name: &str, host: usize, state_id: &str) -> Unit {
         net: Link::Up,
         beat_sent_at: None,
         stuck_since: None,
-        known_epoch: Remembered::NOTHING,
+        memory: Memory::NOTHING,
         is_duplicate: false,
         stale: None,
     }

@@ -11,6 +11,7 @@ use super::world::{now, trace, with};
 use crate::config::RetentionConfig;
 use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
+use crate::protocol::last_beat::LastBeat;
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::task::Wish;
 use crate::protocol::time::Timestamp;
@@ -117,6 +118,9 @@ impl Store for SimStore {
             }
         );
         out
+    }
+    fn is_lost(&self, last: &LastBeat) -> StoreResult<bool> {
+        self.fresh().is_lost(last)
     }
     fn beat(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
         let out = self.fresh().beat(beat);

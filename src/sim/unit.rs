@@ -12,7 +12,7 @@ use super::store::SimStore;
 use super::world::{MS, S, World, now, trace, with};
 use super::{fiber, plan};
 use crate::clock::lease_time;
-use crate::engine::epoch_file::Remembered;
+use crate::engine::remember::Memory;
 use crate::engine::run::{Place, beat_loop, finish_loop, share};
 use crate::engine::shared::Shared;
 use crate::engine::{dispatcher, ending, guard_watch, over, sweeper};
@@ -41,7 +41,7 @@ pub(super) struct Unit {
     pub(super) beat_sent_at: Option<u64>,
     /// Since when a loop of it stands still.
     pub(super) stuck_since: Option<u64>,
-    pub(super) known_epoch: Remembered,
+    pub(super) memory: Memory,
     pub(super) is_duplicate: bool,
     /// What its sweeps read instead of the present.
     pub(super) stale: Option<State>,
@@ -82,7 +82,8 @@ pub(super) fn end_process(u: usize) {
         let unit = &mut w.units[u];
         if let Some(shared) = &unit.shared {
             // What its state file holds.
-            unit.known_epoch = shared.known_epoch.lock().clone();
+            unit.memory.epoch = shared.known_epoch.lock().clone();
+            unit.memory.last_beat = shared.kept_beat.lock().last.clone().or(unit.memory.last_beat.take());
         }
         unit.is_running = false;
         unit.is_frozen = false;
@@ -253,7 +254,7 @@ pub(super) fn start(u: usize) {
     // What a former life with the same state directory left is killed first.
     process::kill_now(u);
     let store = Arc::new(SimStore { unit: u, inner: with(|w| w.store()) });
-    let (life, host, options, known) = with(|w| {
+    let (life, host, options, memory) = with(|w| {
         let unit = &mut w.units[u];
         unit.life += 1;
         unit.is_running = true;
@@ -261,8 +262,8 @@ pub(super) fn start(u: usize) {
         unit.beat_sent_at = None;
         unit.started_at = now();
         unit.guard = Guard { is_alive: true, last_tick: now(), ..Guard::default() };
-        let (life, host, known) = (unit.life, unit.host, unit.known_epoch.clone());
-        (life, host, plan::options(w, u), known)
+        let (life, host, memory) = (unit.life, unit.host, unit.memory.clone());
+        (life, host, plan::options(w, u), memory)
     });
     let clock = HostClock(host);
     let place = with(|w| Place {
@@ -272,7 +273,7 @@ pub(super) fn start(u: usize) {
     });
     let commands = Arc::new(PlayedCommands::new(u, life, clock));
     let guard = Arc::new(Link { unit: u, life });
-    let shared = Arc::new(share(store, options, place, known, Some(commands), Some(guard)));
+    let shared = Arc::new(share(store, options, place, memory, Some(commands), Some(guard)));
     shared.pulses.begin(crate::clock::Clock::lease_now(&clock));
     with(|w| {
         trace!(w, "{} starts, life {life}", w.units[u].name);

@@ -10,6 +10,7 @@ use super::types::*;
 use crate::config::RetentionConfig;
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
+use crate::protocol::last_beat::LastBeat;
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -49,6 +50,8 @@ pub trait Store: Send + Sync {
 
     /// Registers a new incarnation and ends its former life in the same transaction.
     fn register(&self, registration: &Registration) -> StoreResult<RegisterOutcome>;
+    /// Whether the database has lost beats that were accepted ([`LastBeat::is_lost`]): for those who cannot register.
+    fn is_lost(&self, last: &LastBeat) -> StoreResult<bool>;
     /// One heartbeat. Uses a connection of its own, never one that other steps use.
     fn beat(&self, beat: &Beat) -> StoreResult<BeatOutcome>;
     /// What one sweep has to know, in one statement.

@@ -35,6 +35,7 @@ use crate::config::RetentionConfig;
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
+use crate::protocol::last_beat::LastBeat;
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -131,6 +132,9 @@ impl Store for MemoryStore {
 
     fn register(&self, registration: &Registration) -> StoreResult<RegisterOutcome> {
         self.write(|s, now| s.register(registration, now))
+    }
+    fn is_lost(&self, last: &LastBeat) -> StoreResult<bool> {
+        Ok(self.read(|s, _| s.is_lost(last)))
     }
     fn beat(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
         Ok(self.write(|s, now| s.beat(beat, now)))

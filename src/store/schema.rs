@@ -19,6 +19,7 @@ diesel::table! {
         orphan_scan_at -> BigInt,
         forget_at -> BigInt,
         forget_epoch -> BigInt,
+        lives_forgotten_at -> BigInt,
     }
 }
 

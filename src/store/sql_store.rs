@@ -24,6 +24,7 @@ use crate::config::RetentionConfig;
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, KindName, ResourceName, TaskId};
+use crate::protocol::last_beat::LastBeat;
 use crate::protocol::liveness::SweepKind;
 use crate::protocol::time::Timestamp;
 
@@ -205,6 +206,9 @@ impl<B: Backend> Store for SqlStore<B> {
             self.has_rights.store(true, Ordering::Relaxed);
         }
         self.run(|db| register::register(db, registration))
+    }
+    fn is_lost(&self, last: &LastBeat) -> StoreResult<bool> {
+        self.run(|db| register::is_lost(db, last))
     }
     fn beat(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
         *self.beats_waiting.lock() += 1;

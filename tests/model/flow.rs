@@ -193,6 +193,7 @@ fn registration(engine: usize, life: u8) -> Registration {
         means: String::new(),
         timing: Timing::of(Profile::Fast),
         former: former.map(|incarnation| FormerLife { incarnation, proof: Proof::Itself, adopt: Vec::new() }),
+        last_beat: None,
         cluster: "model".into(),
     }
 }

@@ -1,8 +1,10 @@
 //! `rekindle db epoch raise`: an operator says that the database may have lost commits.
 //!
-//! Engines see most such losses by themselves: another identity, an epoch or a beat that went back. They
-//! cannot see a restore that keeps the identity while none of them runs, or one that ends before the next
-//! beat; there a token could be given out a second time. A raised epoch outranks every token of before.
+//! Engines see most such losses by themselves: another identity, an epoch or a beat that went back, also that of a
+//! former life or process. They cannot see the loss of what came after the last beat that they remember: less than a
+//! heartbeat while they run, a minute where all of them were started again meanwhile, everything where their state
+//! directories were restored too. There a token could be given out a second time. A raised epoch outranks every
+//! token of before.
 //!
 //! What a raise does: every engine starts its observations again, checks what it holds against the
 //! database and kills what is not its any more; nobody claims until an engine has watched the new epoch for

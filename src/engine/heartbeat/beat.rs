@@ -118,6 +118,9 @@ impl Heartbeat {
             // were given out before.
             let doubt = self.doubt(answer, went_back);
             life.meta = Some(answer.meta.clone()).filter(|_| doubt.is_none());
+            if doubt.is_none() {
+                shared.remember_beat(incarnation, answer.beat, &answer.meta);
+            }
             (life.lease, doubt, was_live, is_news, is_verified)
         };
         // The sweeper compares at once: its next pass may be further away than the end of the lease.

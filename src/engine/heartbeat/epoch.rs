@@ -9,6 +9,8 @@ use crate::planted::{Bug, planted};
 use crate::protocol::ids::Epoch;
 use crate::store::{BeatAnswer, Meta};
 
+const WENT_BACK: &str = "a heartbeat counter went back";
+
 /// The thread that raises an epoch makes one call.
 const RAISE_STACK: usize = 256 << 10;
 
@@ -16,13 +18,12 @@ impl Heartbeat {
     /// Why the database may have lost commits, if it may.
     pub(super) fn doubt(&self, answer: &BeatAnswer, went_back: bool) -> Option<&'static str> {
         self.doubt_of(&answer.meta).or_else(|| {
-            let mut doubted = self.shared.doubted.lock();
             if went_back {
-                *doubted = Some(answer.meta.epoch);
+                self.shared.doubt_beats(&answer.meta);
             }
-            // The next counters go forward again; the doubt stays until the epoch has been raised for it. One
-            // that was raised to forget resources is no answer.
-            doubted.filter(|epoch| answer.meta.raised_epoch <= *epoch).map(|_| "a heartbeat counter went back")
+            // The next counters go forward again; the doubt stays.
+            let doubted = *self.shared.doubted.lock();
+            doubted.filter(|epoch| answer.meta.raised_epoch <= *epoch).map(|_| WENT_BACK)
         })
     }
 
@@ -43,14 +44,18 @@ impl Heartbeat {
     /// An engine whose name is taken remembers no less than others: it may be the only one left that has seen the
     /// tokens of a database that was lost. A raise needs no life.
     pub(super) fn raise_from_memory(&mut self) {
-        if self.shared.known_epoch.lock().epoch.as_i64() == 0 || planted(Bug::MemoryUnheard) {
+        let last = self.shared.last_beat.lock().clone();
+        let remembers = self.shared.known_epoch.lock().epoch.as_i64() > 0 || last.is_some();
+        if !remembers || planted(Bug::MemoryUnheard) {
             return;
         }
         let timeout = self.shared.options.timing.query_timeout();
         // Whatever keeps it from being read is met again, and said, by the next registration.
-        if let Ok(meta) = self.lane.call("read meta", timeout, |store| store.meta())
-            && let Some(reason) = self.doubt_of(&meta)
-        {
+        let Ok(meta) = self.lane.call("read meta", timeout, |store| store.meta()) else { return };
+        let is_lost =
+            last.map(|last| self.lane.call("look for lost beats", timeout, move |store| store.is_lost(&last)));
+        let went_back = matches!(is_lost, Some(Ok(true))).then_some(WENT_BACK);
+        if let Some(reason) = self.doubt_of(&meta).or(went_back) {
             self.raise(&meta, reason);
         }
     }

@@ -48,8 +48,13 @@ impl Heartbeat {
         let timeout = self.patience();
         let sent_at = self.shared.clock.lease_now();
         match self.lane.call("register", timeout, move |store| store.register(&registration)) {
-            Ok(RegisterOutcome::Registered { adopted, meta }) => {
+            Ok(RegisterOutcome::Registered { adopted, meta, is_lost }) => {
                 self.registered_at = sent_at;
+                if is_lost {
+                    self.shared.doubt_beats(&meta);
+                } else {
+                    self.shared.remember_beat(incarnation, 0, &meta);
+                }
                 self.enter(incarnation, &adopted);
                 self.shared.remember_epoch(&meta);
                 Ok(self.in_(Duration::ZERO))
@@ -137,6 +142,7 @@ impl Heartbeat {
                 proof,
                 adopt: if proof == Proof::Itself { self.continuing() } else { Vec::new() },
             }),
+            last_beat: self.shared.last_beat.lock().clone(),
             cluster: options.cluster.clone(),
         }
     }

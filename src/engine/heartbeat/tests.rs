@@ -139,3 +139,108 @@ fn an_epoch_of_the_same_number_for_another_database_is_raised_above() {
     rig.step();
     rig.wait_epoch(3);
 }
+
+/// Ends its life as an outage that is longer than L does, and lets the next one register.
+fn come_back(rig: &mut Rig) {
+    rig.heartbeat.shared.life.lock().phase = Phase::Clear;
+    rig.step();
+    rig.step();
+    assert_eq!(rig.heartbeat.shared.life().phase, Phase::Registered);
+}
+
+/// What it holds at that moment is not beaten any more, so no counter goes back.
+#[test]
+fn a_database_that_lost_beats_in_a_long_outage_is_raised_before_anything_is_claimed() {
+    let mut rig = Rig::new();
+    rig.step();
+    rig.step();
+    let older = rig.store.snapshot();
+    rig.step();
+    rig.store.restore(older);
+    come_back(&mut rig);
+    assert_eq!(rig.store.meta().unwrap().epoch, Epoch::new(1));
+    rig.step();
+    assert_eq!(rig.heartbeat.shared.may_claim(), None, "its first beat must not allow a claim");
+    rig.wait_epoch(2);
+    assert!(rig.store.settle_epoch(Epoch::new(2)).unwrap());
+    rig.step();
+    assert!(rig.heartbeat.shared.may_claim().is_some(), "the doubt ends with the raise");
+    come_back(&mut rig);
+    rig.step();
+    assert!(rig.heartbeat.shared.may_claim().is_some(), "one loss is one raise");
+}
+
+#[test]
+fn a_database_that_kept_all_beats_is_not_raised_after_a_long_outage() {
+    let mut rig = Rig::new();
+    rig.step();
+    rig.step();
+    for _ in 0..2 {
+        come_back(&mut rig);
+        rig.step();
+        assert!(rig.heartbeat.shared.may_claim().is_some());
+    }
+    // A life that was forgotten meanwhile is no loss either.
+    for row in rig.lives().into_iter().filter(|row| row.state != EngineState::Live) {
+        assert!(rig.store.close(row.incarnation).unwrap());
+    }
+    let live = rig.heartbeat.shared.life().incarnation.unwrap();
+    let fence = Fence { incarnation: live, beat: None, proof: Proof::Expiry, by: "peer".into() };
+    assert_eq!(rig.store.fence(&fence).unwrap(), FenceOutcome::Won);
+    assert!(rig.store.close(live).unwrap());
+    assert_eq!(rig.store.forget_engines(Duration::ZERO, &[], false).unwrap().len(), 3);
+    come_back(&mut rig);
+    rig.step();
+    assert!(rig.heartbeat.shared.may_claim().is_some());
+    assert_eq!(rig.store.meta().unwrap().epoch, Epoch::new(1));
+}
+
+/// Whoever raised it for this loss before was faster: its epoch is newer than every token that was lost.
+#[test]
+fn a_loss_for_which_another_engine_has_raised_the_epoch_is_not_raised_again() {
+    let mut rig = Rig::new();
+    rig.step();
+    rig.step();
+    let older = rig.store.snapshot();
+    rig.step();
+    rig.store.restore(older);
+    assert!(rig.store.raise_epoch(Epoch::new(1), Epoch::new(2), "a test").unwrap());
+    assert!(rig.store.settle_epoch(Epoch::new(2)).unwrap());
+    rig.step();
+    assert!(rig.heartbeat.shared.doubted.lock().is_some(), "its own counter went back");
+    assert!(rig.heartbeat.shared.may_claim().is_some());
+    come_back(&mut rig);
+    rig.step();
+    assert_eq!(rig.store.meta().unwrap().epoch, Epoch::new(2));
+}
+
+/// Engines are often started again while a database is brought back.
+#[test]
+fn a_process_that_remembers_a_lost_beat_raises_the_epoch() {
+    let mut rig = Rig::new();
+    rig.step();
+    let older = rig.store.snapshot();
+    rig.step();
+    rig.step();
+    let remembered = rig.heartbeat.shared.last_beat.lock().clone();
+    assert_eq!(remembered.as_ref().map(|last| last.beat), Some(2));
+    rig.store.restore(older);
+    let mut next = Rig::beside(&rig.store, &rig.clock, "here");
+    *next.heartbeat.shared.last_beat.lock() = remembered.clone();
+    next.step();
+    assert_eq!(next.lives().len(), 1, "it has met its namesake");
+    next.step();
+    next.step();
+    assert_eq!(next.heartbeat.shared.may_claim(), None);
+    next.wait_epoch(2);
+    // So does one that finds its name taken.
+    rig.store.edit(|s| s.engines.clear());
+    let mut taken = Rig::beside(&rig.store, &rig.clock, "there");
+    taken.step();
+    taken.step();
+    let mut waits = Rig::beside(&rig.store, &rig.clock, "here");
+    *waits.heartbeat.shared.last_beat.lock() =
+        remembered.map(|last| crate::protocol::last_beat::LastBeat { epoch: Epoch::new(2), ..last });
+    waits.step();
+    waits.wait_epoch(3);
+}

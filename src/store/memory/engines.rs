@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::state::{EngineEntry, State, WishEntry};
+use super::state::{CLUSTER_ID, EngineEntry, State, WishEntry};
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation};
+use crate::protocol::last_beat::{KnownLife, LastBeat, LifeRow};
 use crate::protocol::liveness::{PeerBeat, SweepKind};
 use crate::protocol::task::{TaskState, Wish};
 use crate::protocol::time::Timestamp;
@@ -34,6 +35,7 @@ impl State {
             return Ok(RegisterOutcome::NameTaken(namesake));
         }
         self.engines.insert(r.incarnation, EngineEntry::new(r, now));
+        let is_lost = r.last_beat.as_ref().is_some_and(|last| self.is_lost(last)) && !planted(Bug::LossUnseen);
         let mut adopted = Vec::new();
         if let Some(former) = &r.former {
             for held in &former.adopt {
@@ -41,11 +43,21 @@ impl State {
                     adopted.push(*held);
                 }
             }
-            if self.is_recorded() {
+            if self.is_recorded() && !is_lost {
                 self.take_over(former.incarnation, usize::MAX, now)?;
             }
         }
-        Ok(RegisterOutcome::Registered { adopted, meta: self.meta(now) })
+        Ok(RegisterOutcome::Registered { adopted, meta: self.meta(now), is_lost })
+    }
+
+    pub(super) fn is_lost(&self, last: &LastBeat) -> bool {
+        let row = self.engines.get(&last.incarnation).map_or(LifeRow::Missing, |e| LifeRow::Beat(e.beat));
+        last.is_lost(&KnownLife {
+            cluster_id: CLUSTER_ID.into(),
+            raised_epoch: self.meta.raised_epoch,
+            forgotten_at: self.meta.lives_forgotten_at,
+            row,
+        })
     }
 
     fn live_namesake(&self, name: &EngineName, now: Timestamp) -> Option<Namesake> {

@@ -80,6 +80,8 @@ impl State {
             over && self.engines[&row.incarnation].closed && (names.is_empty() || names.contains(&row.name))
         });
         if !dry_run {
+            let newest = rows.iter().map(EngineRow::forgotten_at).max();
+            self.meta.lives_forgotten_at = self.meta.lives_forgotten_at.max(newest.unwrap_or_default());
             self.engines.retain(|id, _| !rows.iter().any(|row| row.incarnation == *id));
         }
         rows

@@ -66,7 +66,12 @@ pub struct MetaEntry {
     pub forget_at: Timestamp,
     /// The epoch raised for it, while rows are left to forget.
     pub forget_epoch: Option<Epoch>,
+    /// The latest end of all lives that were forgotten.
+    pub lives_forgotten_at: Timestamp,
 }
+
+/// There is one such database in a process.
+pub(super) const CLUSTER_ID: &str = "memory";
 
 /// One life of an engine.
 #[derive(Debug, Clone)]
@@ -207,6 +212,7 @@ impl Default for State {
             orphan_scan_at: Timestamp::from_us(0),
             forget_at: Timestamp::from_us(0),
             forget_epoch: None,
+            lives_forgotten_at: Timestamp::from_us(0),
         };
         Self {
             meta,
@@ -238,7 +244,7 @@ impl TaskEntry {
 impl State {
     pub(super) fn meta(&self, now: Timestamp) -> Meta {
         Meta {
-            cluster_id: "memory".into(),
+            cluster_id: CLUSTER_ID.into(),
             cluster: self.meta.cluster.clone(),
             epoch: self.meta.epoch,
             raised_epoch: self.meta.raised_epoch,

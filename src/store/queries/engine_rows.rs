@@ -82,12 +82,16 @@ pub fn forget_engines(
 ) -> StoreResult<Vec<EngineRow>> {
     let (now, rows) = engines(db)?;
     let mut out = Vec::new();
-    for row in rows {
+    let is_old = |row: &EngineRow| {
         let named = names.is_empty() || names.contains(&row.name);
         let over = row.ended_at.is_some_and(|at| now.since(at) >= older_than);
-        if !named || !over || row.state == EngineState::Live {
-            continue;
-        }
+        named && over && row.state != EngineState::Live
+    };
+    let rows: Vec<EngineRow> = rows.into_iter().filter(is_old).collect();
+    if !dry_run {
+        note_forgotten(db, &rows)?;
+    }
+    for row in rows {
         let mut s = db.stmt();
         let id = s.int(row.incarnation.as_i64());
         // A row of `engine` is still there while it may own something.
@@ -104,4 +108,15 @@ pub fn forget_engines(
         }
     }
     Ok(out)
+}
+
+/// Before the rows go: an engine whose row is missing asks whether it was removed or lost, and one that was removed
+/// without a note would look lost.
+fn note_forgotten(db: &mut dyn Db, rows: &[EngineRow]) -> StoreResult<()> {
+    let Some(newest) = rows.iter().map(EngineRow::forgotten_at).max() else { return Ok(()) };
+    let mut s = db.stmt();
+    let newest = s.int(newest.as_us());
+    let sql =
+        s.sql(format!("UPDATE meta SET lives_forgotten_at = {newest} WHERE one = 1 AND lives_forgotten_at < {newest}"));
+    db.execute("forget an engine", &sql).map(drop)
 }

@@ -6,7 +6,10 @@ use super::engines::fence_row;
 use super::meta::meta;
 use super::rows::{TIMING_COLUMNS, resources_of};
 use super::takeover;
-use crate::protocol::ids::{EngineName, Incarnation, TaskId};
+use crate::planted::{Bug, planted};
+use crate::protocol::ids::{EngineName, Epoch, Incarnation, TaskId};
+use crate::protocol::last_beat::{KnownLife, LastBeat, LifeRow};
+use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
@@ -39,6 +42,10 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
             };
         }
         insert_info(db, r)?;
+        let is_lost = match &r.last_beat {
+            Some(last) if !planted(Bug::LossUnseen) => is_lost(db, last)?,
+            _ => false,
+        };
         let mut adopted = Vec::new();
         if let Some(former) = &r.former {
             for held in &former.adopt {
@@ -47,13 +54,35 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
                 }
             }
             // What is more than a batch is left to the sweeps; so is all of it in a database that moved: its
-            // tokens must not be raised before its epoch is, and the beats of this very life raise that.
-            if meta(db)?.identity_matches {
+            // tokens must not be raised before its epoch is, and the beats of this very life raise that. The same
+            // holds where it came back older.
+            if meta(db)?.identity_matches && !is_lost {
                 takeover::take_over_here(db, former.incarnation, r.name.as_str(), FORMER_BATCH)?;
             }
         }
-        Ok(RegisterOutcome::Registered { adopted, meta: meta(db)? })
+        Ok(RegisterOutcome::Registered { adopted, meta: meta(db)?, is_lost })
     })
+}
+
+/// See `Store::is_lost`.
+pub fn is_lost(db: &mut dyn Db, last: &LastBeat) -> StoreResult<bool> {
+    let mut s = db.stmt();
+    let id = s.int(last.incarnation.as_i64());
+    // One statement: a life that is closed at this moment moves its counter from one table to the other.
+    let sql = s.sql(format!(
+        "SELECT m.cluster_id, m.raised_epoch, m.lives_forgotten_at, i.incarnation, COALESCE(e.beat, i.end_beat) \
+         FROM meta m LEFT JOIN engine_info i ON i.incarnation = {id} LEFT JOIN engine e ON e.incarnation = {id} \
+         WHERE m.one = 1"
+    ));
+    let Some(mut row) = db.first("look for lost beats", &sql)? else { return Ok(false) };
+    let (cluster_id, raised_epoch) = (row.text(), Epoch::new(row.int()));
+    let forgotten_at = Timestamp::from_us(row.int());
+    let row = match (row.opt_int(), row.opt_int()) {
+        (_, Some(beat)) => LifeRow::Beat(beat),
+        (Some(_), None) => LifeRow::Unclear,
+        (None, None) => LifeRow::Missing,
+    };
+    Ok(last.is_lost(&KnownLife { cluster_id, raised_epoch, forgotten_at, row }))
 }
 
 /// What writers speak must be within what this engine speaks.

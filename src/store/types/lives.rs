@@ -6,6 +6,7 @@ use super::database::Meta;
 use super::work::Held;
 use crate::protocol::engine::{Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation, KindName, TaskId, Token};
+use crate::protocol::last_beat::LastBeat;
 use crate::protocol::task::Wish;
 use crate::protocol::time::Timestamp;
 use crate::protocol::timing::Timing;
@@ -41,6 +42,9 @@ pub struct Registration {
     pub timing: Timing,
     /// The life before this one, if it is known to be over: ended in the same transaction.
     pub former: Option<FormerLife>,
+    /// The last accepted beat that this name's state directory or process remembers: the row of that life is
+    /// compared with it in the same transaction.
+    pub last_beat: Option<LastBeat>,
     /// The cluster it belongs to; the first one to register names the database's.
     pub cluster: String,
 }
@@ -86,6 +90,8 @@ pub enum RegisterOutcome {
         adopted: Vec<Held>,
         /// The meta row.
         meta: Meta,
+        /// The database has lost beats that were accepted; nothing of the former life was handed back.
+        is_lost: bool,
     },
     /// A live engine has this name. Nothing was changed, but a former life that was named is ended: it is
     /// over in any case.

@@ -64,6 +64,13 @@ pub struct EngineRow {
     pub wanted: WantedRow,
 }
 
+impl EngineRow {
+    /// What is noted of its time when its row is removed: no beat of it is later.
+    pub fn forgotten_at(&self) -> Timestamp {
+        self.ended_at.map_or(self.last_beat_at, |at| at.max(self.last_beat_at))
+    }
+}
+
 /// What operators want of a name, with who, why and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedRow {

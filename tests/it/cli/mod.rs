@@ -194,3 +194,12 @@ fn live(store: &dyn Store, name: &str) -> Engine {
     engine.accepted(store);
     engine
 }
+
+/// The versions of all migrations, oldest first.
+pub fn versions() -> Vec<String> {
+    let dir = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")).unwrap();
+    let stamp = |name: &str| name.split('_').next().unwrap().replace('-', "");
+    let mut all: Vec<String> = dir.map(|entry| stamp(&entry.unwrap().file_name().to_string_lossy())).collect();
+    all.sort();
+    all
+}

@@ -10,7 +10,7 @@ use rekindle::store::db::Db;
 use rekindle::store::sql::Sql;
 use rekindle::store::sqlite::SqliteDb;
 
-use super::Desk;
+use super::{Desk, versions};
 
 pub fn sql(desk: &Desk, text: &str) {
     let settings = Settings::new(DatabaseUrl::sqlite(desk.path("a.db")));
@@ -28,8 +28,10 @@ fn a_file_that_is_not_there_is_not_made_but_by_migrate() {
     desk.run("status").code(69);
     assert_eq!(desk.check("").code, 2);
     assert!(!desk.path("a.db").exists());
-    assert_eq!(desk.run("db sync").code(0).out, "schema none -> 20261121130000: 3 migrations run\n");
-    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121130000 is up to date: nothing to do\n");
+    let (newest, count) = (versions().pop().unwrap(), versions().len());
+    let made = format!("schema none -> {newest}: {count} migrations run\n");
+    assert_eq!(desk.run("db sync").code(0).out, made);
+    assert_eq!(desk.run("db migrate").code(0).out, format!("schema {newest} is up to date: nothing to do\n"));
     desk.run("db migrate --dry-run").code(0);
 }
 
@@ -64,22 +66,24 @@ fn an_older_schema_is_left_alone_until_it_is_migrated() {
     let desk = Desk::new();
     desk.run("task add mail").code(0);
     desk.go_back_one_release();
+    let mut known = versions();
+    let (newest, before) = (known.pop().unwrap(), known.pop().unwrap());
     for line in ["task list", "task add mail", "status", "engine list", "engine clean --yes"] {
         let said = desk.run(line).code(78);
-        assert!(said.err.starts_with("error[E310]: ") && said.err.contains("20261121130000"), "{line}: {}", said.err);
+        assert!(said.err.starts_with("error[E310]: ") && said.err.contains(&newest), "{line}: {}", said.err);
         assert!(said.err.contains("rekindle db migrate"), "{line}: {}", said.err);
     }
     let status = desk.run("db status").code(3).out;
     assert!(status.ends_with("next: rekindle db migrate\n"), "{status}");
     let dry = desk.run("db migrate --dry-run").code(3).out;
-    assert_eq!(dry, "schema 20261121120000 -> 20261121130000: 1 migration would be run   (dry run)\n");
+    assert_eq!(dry, format!("schema {before} -> {newest}: 1 migration would be run   (dry run)\n"));
     let check = desk.check("").code(2).out;
     assert!(check.starts_with("REKINDLE CRITICAL - database schema does not fit: "), "{check}");
     assert!(desk.run("doctor").code(1).out.contains("FAIL  schema"));
     // An engine does not change the schema either: engines of the former release may still run.
     let engine = desk.engine().code(78);
-    assert!(engine.err.contains("20261121130000"), "{engine:?}");
-    assert_eq!(desk.run("db migrate").code(0).out, "schema 20261121120000 -> 20261121130000: 1 migration run\n");
+    assert!(engine.err.contains(&newest), "{engine:?}");
+    assert_eq!(desk.run("db migrate").code(0).out, format!("schema {before} -> {newest}: 1 migration run\n"));
     assert_eq!(desk.run("task list -o name").code(0).out, "1\n");
 }
 

@@ -15,6 +15,7 @@ mod network;
 mod outages;
 mod places;
 mod poison;
+mod restores;
 mod rig;
 mod rights;
 mod secrets;
@@ -139,6 +140,9 @@ mod sqlite {
             systemd_is_told_how_long_it_may_wait
             the_shipped_unit_fits_the_default_timing
             the_shipped_drop_in_closes_the_unit;
+        restores:
+            a_copy_that_is_put_back_in_place_during_a_long_outage_raises_the_epoch
+            engines_that_were_started_again_notice_a_copy_that_was_put_back;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
@@ -213,6 +217,8 @@ mod own_mariadb {
         super::rig::on_own_mariadb:
         places:
             a_server_that_is_set_for_people_at_a_prompt_is_used_like_any_other;
+        restores:
+            a_data_directory_that_is_put_back_under_a_stopped_server_raises_the_epoch;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
@@ -225,6 +231,8 @@ mod own_mariadb {
 mod own_postgres {
     run_all! {
         super::rig::on_own_postgres:
+        restores:
+            a_data_directory_that_is_put_back_under_a_stopped_server_raises_the_epoch;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine

@@ -50,6 +50,10 @@ pub fn what_is_kept_in_a_state_directory_must_be_what_it_should_be(rig: &Rig) {
         fs::write(state.join("epoch"), text).unwrap();
         refused(rig, &rig.engine("a"), 78, &[words]);
     }
+    fs::remove_file(state.join("epoch")).unwrap();
+    fs::write(state.join("last-beat"), "garbage\n").unwrap();
+    refused(rig, &rig.engine("a"), 78, &["state-a/last-beat holds no heartbeat: remove it only if"]);
+    fs::remove_file(state.join("last-beat")).unwrap();
     // The largest that another one can follow: the engine raises the database's epoch above it, and works.
     fs::write(state.join("epoch"), "8388606\n").unwrap();
     let task = rig.add("ticks 1");

@@ -130,6 +130,20 @@ impl Server {
         assert!(status.success(), "the server did not come back");
     }
 
+    /// Keeps a copy of all that a stopped server has stored.
+    pub fn copy_data(&self) {
+        self.shell("cp -a \"$1/data\" \"$1/old\"");
+    }
+
+    /// Puts the copy back: the same server, as it was then.
+    pub fn put_data_back(&self) {
+        self.shell("rm -rf \"$1/data\" && mv \"$1/old\" \"$1/data\"");
+    }
+
+    fn shell(&self, script: &str) {
+        assert!(Command::new("sh").args(["-c", script, "sh"]).arg(self.home()).status().unwrap().success(), "{script}");
+    }
+
     /// Stops all its processes; until [`Server::thaw`] it answers nothing, and refuses nothing.
     pub fn freeze(&self) {
         // The postmaster first, or it would start further children.

@@ -2,8 +2,10 @@
 
 use rekindle::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use rekindle::protocol::ids::EngineName;
+use rekindle::protocol::last_beat::LastBeat;
 use rekindle::protocol::task::{Reason, TaskState, Wish};
 use rekindle::store::*;
+use std::time::Duration;
 
 use crate::support::builders::*;
 use crate::support::databases::Rig;
@@ -198,4 +200,62 @@ pub fn live_and_owning_engines_are_not_forgotten(rig: &Rig) {
     assert_eq!(names(store.forget_engines(secs(99), &others, false).unwrap()), Vec::<String>::new());
     assert_eq!(names(store.forget_engines(secs(99), &[], false).unwrap()), ["c"]);
     assert_eq!(store.engines().unwrap().1.len(), 2);
+}
+
+/// What an engine remembers of a beat of `of`, as of now.
+fn remembered(store: &dyn Store, of: &Engine, beat: i64) -> LastBeat {
+    let meta = store.meta().unwrap();
+    LastBeat { cluster_id: meta.cluster_id, incarnation: of.incarnation, beat, epoch: meta.epoch, at: meta.now }
+}
+
+fn registers(rig: &Rig, name: &str, last: LastBeat) -> bool {
+    let builder = EngineBuilder(Registration { last_beat: Some(last), ..engine(name).0 });
+    match builder.register(&*rig.store) {
+        RegisterOutcome::Registered { is_lost, .. } => is_lost,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn a_registration_says_whether_remembered_beats_are_lost(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let before = remembered(store, &a, 2);
+    a.accepted(store);
+    a.accepted(store);
+    rig.pass(secs(1));
+    let last = remembered(store, &a, 2);
+    let more = LastBeat { beat: 3, ..last.clone() };
+    // Beside a live row, a fenced one, and one that was closed.
+    assert_eq!((registers(rig, "b", last.clone()), registers(rig, "c", more.clone())), (false, true));
+    assert_eq!((store.is_lost(&last).unwrap(), store.is_lost(&more).unwrap()), (false, true));
+    a.dies(store);
+    assert_eq!((store.is_lost(&last).unwrap(), store.is_lost(&more).unwrap()), (false, true));
+    assert!(store.close(a.incarnation).unwrap());
+    assert_eq!((store.is_lost(&last).unwrap(), store.is_lost(&more).unwrap()), (false, true));
+    // A life that the database has never heard of, until rows of its time were removed.
+    let unheard = |at: &LastBeat| LastBeat { incarnation: engine("x").0.incarnation, ..at.clone() };
+    assert!(store.is_lost(&unheard(&last)).unwrap());
+    assert!(!store.is_lost(&LastBeat { cluster_id: "another".into(), ..unheard(&last) }).unwrap());
+    let dry = store.forget_engines(Duration::ZERO, &[], true).unwrap();
+    assert_eq!((dry.len(), store.is_lost(&unheard(&before)).unwrap()), (1, true), "a dry run removes nothing");
+    assert_eq!(store.forget_engines(Duration::ZERO, &[], false).unwrap().len(), 1);
+    assert!(!store.is_lost(&last).unwrap(), "forgotten is not lost");
+    rig.pass(secs(1));
+    let later = remembered(store, &a, 2);
+    assert!(store.is_lost(&unheard(&later)).unwrap(), "nothing of that time was removed");
+    // A raise that is newer than what is remembered answers the loss.
+    assert!(store.raise_epoch(later.epoch, later.epoch, "a test").unwrap());
+    assert!(!store.is_lost(&unheard(&later)).unwrap());
+}
+
+pub fn a_life_that_lost_beats_hands_nothing_back_before_the_epoch_is_raised(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    task().add(store);
+    let claimed = a.claim().one(store);
+    let last = remembered(store, &a, 9);
+    let next = engine("a").after(&a, Proof::Itself, &[]);
+    let next = EngineBuilder(Registration { last_beat: Some(last), ..next.0 });
+    let outcome = next.register(store);
+    assert!(matches!(outcome, RegisterOutcome::Registered { is_lost: true, .. }), "{outcome:?}");
+    assert!(a.is_gone(store));
+    assert_eq!(store.owned(a.incarnation).unwrap(), [claimed.held]);
 }

@@ -62,6 +62,8 @@ macro_rules! store_cases {
                 the_epoch_is_raised_by_compare_and_set_and_arrives_with_the_beat
                 a_database_that_moved_is_seen_with_the_next_beat_and_recorded_by_a_raise
                 engines_read_what_was_registered
+                a_registration_says_whether_remembered_beats_are_lost
+                a_life_that_lost_beats_hands_nothing_back_before_the_epoch_is_raised
                 live_and_owning_engines_are_not_forgotten;
             fences:
                 a_filtered_sweep_lists_the_late_and_a_full_one_all_with_their_own_timing

@@ -47,6 +47,7 @@ pub fn engine(name: &str) -> EngineBuilder {
         means: "cgroup".into(),
         timing: Timing::of(Profile::Balanced),
         former: None,
+        last_beat: None,
         cluster: "rekindle".into(),
     })
 }
