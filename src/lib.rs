@@ -20,7 +20,7 @@
 //! [`guard`] the small parent process that kills and proves, [`handlers`] what runs a task, [`process`]
 //! what a program says of itself to the kernel, [`daemon`] the program `rekindle-engine`, [`cli`] the program
 //! `rekindle`, [`health`] the program `rekindle-check`, [`config`] every setting, [`clock`] the only reader of
-//! clocks, [`outlet`] the only way to standard error.
+//! clocks, [`random`] the only source of what must be unique, [`outlet`] the only way to standard error.
 //!
 //! A library user makes a [`store`], says what it can run ([`engine::EngineOptions`]) and starts an
 //! [`engine::Engine`]; `examples/handler.rs` is a whole program.
@@ -37,6 +37,7 @@ pub mod outlet;
 pub mod planted;
 pub mod process;
 pub mod protocol;
+pub mod random;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod store;

@@ -92,6 +92,8 @@ bugs! {
     WishForgotten = "wish-forgotten";
     /// A database that lost beats while all engines were away is believed.
     LossUnseen = "loss-unseen";
+    /// Nobody minds beats of its row that it has not sent.
+    TwinUnseen = "twin-unseen";
 }
 
 /// Whether this bug is planted. It never is.

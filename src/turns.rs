@@ -37,8 +37,6 @@ pub trait Player {
     fn changed(&self);
     /// The process ends here.
     fn die(&self, why: &str) -> !;
-    /// A number that no other process draws.
-    fn draw(&self) -> i64;
     /// A result of this engine was called refused.
     fn refused(&self, task: i64, nonce: i64);
 }

@@ -21,6 +21,7 @@ use crate::protocol::ids::{Incarnation, KindName, Nonce};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::Wish;
 use crate::protocol::time::LeaseInstant;
+use crate::random;
 use crate::store::{Claim, ClaimScope, Claimed, KindWork, StoreError};
 
 /// Handler tasks that are claimed and whose ends are not written: at most this many times `ahead`.
@@ -178,7 +179,7 @@ impl Dispatcher {
         scope: ClaimScope,
         limit: usize,
     ) -> usize {
-        let nonce = Nonce::new(fastrand::i64(1..));
+        let nonce = Nonce::new(random::positive());
         let claim = Claim {
             incarnation,
             host: self.shared.host.clone(),

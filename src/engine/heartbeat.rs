@@ -10,6 +10,9 @@
 //! * Zero rows: fenced. Everything is stopped at once, then a new incarnation registers.
 //! * A registration of unknown outcome: the next one meets its own namesake, recognised by boot and state
 //!   directory, and ends it.
+//! * Somebody else beats the same row, a resumed copy of this machine: the same, and the copies get different
+//!   state ids, so that neither takes the other for its own former life. What the former life owned is left to the
+//!   sweeps until the other one has acknowledged its end, or for L + K, because its processes may still run.
 //! * The database came back older (identity, epoch or own beat went backwards): the epoch is raised, and
 //!   what this engine holds is checked against the database before anything else is claimed.
 
@@ -29,6 +32,7 @@ use super::shared::{Phase, Shared};
 use super::stop::Ending;
 use crate::protocol::engine::{Proof, Wanted};
 use crate::protocol::ids::Incarnation;
+use crate::protocol::sent_beats::SentBeats;
 use crate::protocol::time::LeaseInstant;
 use crate::store::StoreError;
 
@@ -74,6 +78,12 @@ pub struct Heartbeat {
     standing_since: Option<LeaseInstant>,
     /// When the registration was sent that was answered last.
     registered_at: LeaseInstant,
+    has_registered: bool,
+    /// Lives that this process has begun, or found as those of a dead one.
+    own: Vec<Incarnation>,
+    sent: SentBeats,
+    /// How the present life is known to be over when it is.
+    proof: Proof,
 }
 
 impl Heartbeat {
@@ -90,6 +100,10 @@ impl Heartbeat {
             namesake: None,
             standing_since: None,
             registered_at: LeaseInstant::from_ns(0),
+            has_registered: false,
+            own: Vec::new(),
+            sent: SentBeats::default(),
+            proof: Proof::Itself,
         }
     }
 
@@ -121,7 +135,7 @@ impl Heartbeat {
         };
         life.phase = Phase::Out;
         drop(life);
-        self.former = Some((former, Proof::Itself));
+        self.former = Some((former, std::mem::replace(&mut self.proof, Proof::Itself)));
         *self.shared.former.lock() = Some(former);
         (self.failed, self.slow) = (0, 0);
         self.in_(Duration::ZERO)

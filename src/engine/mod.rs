@@ -26,6 +26,7 @@ pub mod durable;
 pub mod ending;
 pub mod epoch_file;
 pub mod finisher;
+pub mod fork_file;
 pub mod guard_watch;
 pub mod heartbeat;
 pub mod host;

@@ -101,7 +101,7 @@ impl EngineOptions {
             kinds: BTreeMap::new(),
             scratch_dir: std::env::temp_dir().join("rekindle"),
             state_dir: None,
-            state_id: format!("{:032x}", fastrand::u128(..)),
+            state_id: crate::random::id(),
             retention: crate::config::RetentionConfig::default(),
         }
     }

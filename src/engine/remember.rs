@@ -1,16 +1,17 @@
 //! What an engine remembers of the database beyond a life, and beyond its process: the largest epoch and the last
-//! accepted beat. Both tell a database that came back older.
+//! accepted beat, which tell a database that came back older, and whether there is a copy of it.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::epoch_file::{self, Remembered};
-use super::last_beat_file;
 use super::shared::Shared;
+use super::{fork_file, last_beat_file};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::last_beat::LastBeat;
 use crate::protocol::time::LeaseInstant;
+use crate::random;
 use crate::store::Meta;
 
 /// What a process starts with.
@@ -20,15 +21,17 @@ pub struct Memory {
     pub epoch: Remembered,
     /// The last accepted beat that was kept.
     pub last_beat: Option<LastBeat>,
+    /// What tells its state directory from a copy of it.
+    pub fork: Option<String>,
 }
 
 impl Memory {
     /// Of one that never ran before.
-    pub const NOTHING: Self = Self { epoch: Remembered::NOTHING, last_beat: None };
+    pub const NOTHING: Self = Self { epoch: Remembered::NOTHING, last_beat: None, fork: None };
 
     /// From the state directory.
     pub fn read(dir: &Path) -> std::io::Result<Self> {
-        Ok(Self { epoch: epoch_file::read(dir)?, last_beat: last_beat_file::read(dir)? })
+        Ok(Self { epoch: epoch_file::read(dir)?, last_beat: last_beat_file::read(dir)?, fork: fork_file::read(dir)? })
     }
 }
 
@@ -96,6 +99,23 @@ impl Shared {
     pub fn doubt_beats(&self, meta: &Meta) {
         let newest = self.last_beat.lock().as_ref().map_or(meta.epoch, |last| last.epoch);
         *self.doubted.lock() = Some(newest);
+    }
+
+    /// Names the place of this engine: its state directory, and whether that was found to be one of two.
+    pub fn state_id(&self) -> String {
+        let id = &self.options.state_id;
+        self.fork.lock().as_ref().map_or_else(|| id.clone(), |word| format!("{id}.{word}"))
+    }
+
+    /// From now on this place is another one than that of a copy.
+    pub fn fork(&self) {
+        let word = random::id();
+        if let Some(dir) = &self.options.state_dir
+            && let Err(error) = fork_file::write(dir, &word)
+        {
+            log::error!("could not tell the state directory from its copy: {error}");
+        }
+        *self.fork.lock() = Some(word);
     }
 
     /// At the end of the process.

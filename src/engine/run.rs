@@ -240,6 +240,7 @@ pub(crate) fn share(
         known_epoch: Mutex::new(memory.epoch),
         last_beat: Mutex::new(memory.last_beat),
         kept_beat: Mutex::new(KeptBeat::default()),
+        fork: Mutex::new(memory.fork),
         life: Mutex::new(life),
         own_beats: unbounded(),
         wake: bounded(1),

@@ -137,6 +137,8 @@ pub struct Shared {
     pub last_beat: Mutex<Option<LastBeat>>,
     /// What of it is in the state file.
     pub kept_beat: Mutex<KeptBeat>,
+    /// What tells its state directory from a copy.
+    pub fork: Mutex<Option<String>>,
     pub(super) life: Mutex<Life>,
     pub(super) own_beats: (Sender<LeaseInstant>, Receiver<LeaseInstant>),
     pub(super) wake: (Sender<()>, Receiver<()>),

@@ -49,7 +49,8 @@
 //! # The files
 //!
 //! [`ids`] names and numbers; [`time`] points in time; [`timing`] h, q, L, K, T, S and their two
-//! inequalities; [`mod@last_beat`] whether beats were lost with the database; [`lease`] what the age of the last beat asks for; [`liveness`] who may be fenced;
+//! inequalities; [`mod@last_beat`] whether beats were lost with the database; [`mod@sent_beats`] whether somebody else beats
+//! the same row; [`lease`] what the age of the last beat asks for; [`liveness`] who may be fenced;
 //! [`engine`] the words of an engine's life; [`task`] the words of a task's life; [`retry`] backoff;
 //! [`mod@line`] who has a resource next; [`takeover`] what follows the end of an attempt.
 
@@ -60,6 +61,7 @@ pub mod lease;
 pub mod line;
 pub mod liveness;
 pub mod retry;
+pub mod sent_beats;
 pub mod takeover;
 pub mod task;
 pub mod time;

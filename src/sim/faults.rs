@@ -7,7 +7,7 @@ use super::plan::{Fault, HEAL_AT, new_unit, people};
 use super::rng::Rng;
 use super::store::SimStore;
 use super::world::{MS, Outage, S, now, trace, with};
-use super::{failover, process, unit};
+use super::{failover, process, twin, unit};
 use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::task::{TaskState, Wish};
 use crate::store::{Fence, Store, TaskVerb, Wish4Engine};
@@ -77,6 +77,7 @@ pub(super) fn play() {
             }
         }
         Fault::Restore => failover::restore_in_an_outage(),
+        Fault::Twin => twin::begin(u, span),
         Fault::DbClock => with(|w| w.db_ahead_us += w.rng.range(0, 40_000_000) as i64 - 20_000_000),
         Fault::Operator => operator_fence(),
         Fault::People => wish(u),

@@ -28,6 +28,7 @@ mod plan;
 mod process;
 mod rng;
 mod store;
+mod twin;
 mod unit;
 mod world;
 

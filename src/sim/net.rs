@@ -249,10 +249,6 @@ impl Player for Sim {
         unit::die(u, why)
     }
 
-    fn draw(&self) -> i64 {
-        with(|w| w.rng.next() as i64)
-    }
-
     fn refused(&self, task: i64, nonce: i64) {
         with(|w| w.check.says_refused(task, nonce));
     }

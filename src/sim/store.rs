@@ -127,7 +127,10 @@ impl Store for SimStore {
         if let Ok(BeatOutcome::Accepted(_)) = &out {
             let is_live =
                 self.inner.edit(|s| s.engines.get(&beat.incarnation).is_some_and(|e| e.state == EngineState::Live));
-            with(|w| w.check.beat(beat.incarnation, is_live, now()));
+            with(|w| {
+                w.check.beat(beat.incarnation, is_live, now());
+                w.check_twin(beat.incarnation);
+            });
         }
         out
     }

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write as _;
 
 use corosensei::Yielder;
@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::process::Process;
 use super::rng::Rng;
 use super::unit::Unit;
+use crate::protocol::ids::Incarnation;
 use crate::store::MemoryStore;
 use crate::store::memory::State;
 
@@ -139,6 +140,8 @@ pub(super) struct World {
     pub(super) outage_began_at: u64,
     pub(super) frozen_calls: Vec<Box<dyn FnOnce()>>,
     changed: Vec<usize>,
+    /// Lives that a copy beats too, with the beats of the original that were answered since.
+    pub(super) twins: BTreeMap<Incarnation, u64>,
 }
 
 /// How the database is away for everybody.
@@ -229,6 +232,7 @@ impl World {
             outage_began_at: 0,
             frozen_calls: Vec::new(),
             changed: Vec::new(),
+            twins: BTreeMap::new(),
         }
     }
 

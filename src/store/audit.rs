@@ -69,7 +69,7 @@ impl Change {
     pub fn new(by: &str, host: &str, program: &str, verb: &str, reason: Option<String>) -> Self {
         let cut = |text: &str| text.chars().take(NAME_MAX).collect::<String>();
         Self {
-            command: fastrand::i64(1..),
+            command: crate::random::positive(),
             part: 0,
             by: cut(by),
             host: cut(host),

@@ -48,7 +48,7 @@ pub fn seed_meta(db: &mut dyn Db) -> StoreResult<()> {
 pub fn seed(db: &mut dyn Db) -> StoreResult<Sql> {
     let identity = db.identity()?;
     let mut s = db.stmt();
-    let id = s.text(format!("{:032x}", fastrand::u128(..)));
+    let id = s.text(crate::random::id());
     Ok(s.sql(format!(
         "INSERT INTO meta (one, cluster_id, protocol, epoch, raised_epoch, settled_epoch, identity) \
          VALUES (1, {id}, 1, 1, 1, 1, {identity}) {}",

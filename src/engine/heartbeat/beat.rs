@@ -11,12 +11,12 @@ use crate::engine::stop::Ending;
 use crate::engine::{over, unit, worker};
 use crate::handlers::{Lease as GateLease, StopKind};
 use crate::planted::{Bug, planted};
-use crate::protocol::engine::Wanted;
+use crate::protocol::engine::{Proof, Wanted};
 use crate::protocol::ids::{Incarnation, TaskId, Token};
 use crate::protocol::lease::{Lease, LeasePhase};
 use crate::protocol::task::Wish;
 use crate::protocol::time::LeaseInstant;
-use crate::store::{Beat, BeatAnswer, BeatOutcome};
+use crate::store::{Beat, BeatAnswer, BeatOutcome, StoreError};
 
 impl Heartbeat {
     pub(super) fn beat(&mut self) -> Step {
@@ -37,10 +37,16 @@ impl Heartbeat {
             mode: shared.mode(),
             running: u32::try_from(shared.running.count(|_| true)).unwrap_or(u32::MAX),
         };
+        self.sent.send();
         match self.lane.call("beat", timing.query_timeout(), move |store| store.beat(&beat)) {
             Ok(BeatOutcome::Accepted(answer)) => {
                 self.failed = 0;
                 self.say_once(String::new());
+                let is_own = self.sent.is_own(answer.beat, shared.clock.lease_now());
+                if !is_own && !planted(Bug::TwinUnseen) {
+                    self.leave_to_a_copy(incarnation, answer.beat);
+                    return Step::Next(sent_at);
+                }
                 self.accepted(incarnation, sent_at, &answer);
                 Step::Next(sent_at.after(timing.jittered_interval(fastrand::f64())))
             }
@@ -52,11 +58,27 @@ impl Heartbeat {
                 Step::Next(sent_at)
             }
             Err(error) => {
+                match error {
+                    StoreError::Unknown { .. } | StoreError::Broken { .. } => self.sent.lose(sent_at),
+                    _ => self.sent.take_back(),
+                }
                 self.failed += 1;
                 self.say_once(format!("a heartbeat failed: {}", error.chain()));
                 Step::Next(sent_at.after(timing.retry_after(self.failed)))
             }
         }
+    }
+
+    /// A resumed copy of this machine, or the machine from which this one was copied, beats the same row.
+    fn leave_to_a_copy(&mut self, incarnation: Incarnation, beat: i64) {
+        log::error!(
+            "heartbeat {beat} of engine {incarnation} was not sent by this process: a copy of this machine beats the \
+             same row; stopping everything and coming back as another life"
+        );
+        self.shared.fork();
+        // Nothing proves that the other's processes are dead.
+        self.proof = Proof::Operator;
+        over::end_life(&self.shared, incarnation, over::Why::Fenced);
     }
 
     /// An incarnation that had no beat accepted for L since it was registered may have been fenced by now, and a

@@ -11,12 +11,17 @@ use crate::planted::{Bug, planted};
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::Incarnation;
 use crate::protocol::lease::Lease;
+use crate::protocol::sent_beats::SentBeats;
 use crate::protocol::task::OnLeaseLoss;
 use crate::protocol::time::LeaseInstant;
+use crate::random;
 use crate::store::{Fence, FormerLife, Held, Namesake, RegisterOutcome, Registration, StoreError};
 
 /// The longest wait for results that go before the registration.
 const FLUSH_MAX: Duration = Duration::from_millis(1_500);
+
+/// So many lives of this process are remembered.
+const OWN_MAX: usize = 64;
 
 /// A namesake whose beat is being watched.
 #[derive(Debug, Clone, Copy)]
@@ -44,12 +49,16 @@ impl Heartbeat {
         }
         let registration = self.registration();
         let incarnation = registration.incarnation;
+        // Before it is sent: its row may exist although its answer never comes.
+        self.remember_own(incarnation);
         self.shared.about_to_register(incarnation);
         let timeout = self.patience();
         let sent_at = self.shared.clock.lease_now();
         match self.lane.call("register", timeout, move |store| store.register(&registration)) {
             Ok(RegisterOutcome::Registered { adopted, meta, is_lost }) => {
                 self.registered_at = sent_at;
+                self.has_registered = true;
+                self.sent = SentBeats::default();
                 if is_lost {
                     self.shared.doubt_beats(&meta);
                 } else {
@@ -124,12 +133,12 @@ impl Heartbeat {
     fn registration(&self) -> Registration {
         let options = &self.shared.options;
         Registration {
-            incarnation: fresh_incarnation(),
+            incarnation: Incarnation::new(random::positive()),
             name: options.name.clone(),
             host: self.shared.host.clone(),
             boot_id: self.shared.boot_id.clone(),
             pid: std::process::id(),
-            state_id: options.state_id.clone(),
+            state_id: self.shared.state_id(),
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: (1, 1),
             release: host::release(),
@@ -183,10 +192,12 @@ impl Heartbeat {
     }
 
     /// A namesake that is this very state directory in this very boot is dead: this process holds the
-    /// directory's lock, and what it left was killed before. Any other is refused.
+    /// directory's lock, and what it left was killed before. Any other is refused. So is one that this process has
+    /// not sent itself once it has registered: all that was before it has ended by then, so that one is a copy.
     fn meet(&mut self, namesake: &Namesake) -> Result<Step, LifeError> {
-        let same = namesake.state_id == self.shared.options.state_id && namesake.boot_id == self.shared.boot_id;
-        if same {
+        let is_place = namesake.state_id == self.shared.state_id() && namesake.boot_id == self.shared.boot_id;
+        if is_place && (!self.has_registered || self.own.contains(&namesake.incarnation)) {
+            self.remember_own(namesake.incarnation);
             let proof = if self.former.is_some() { Proof::Itself } else { Proof::Lock };
             log::info!("the former life {} of this engine is over; ending it (proof {proof})", namesake.incarnation);
             self.former = Some((namesake.incarnation, proof));
@@ -202,6 +213,12 @@ impl Heartbeat {
             pid: namesake.pid,
             age: namesake.last_beat_age.as_secs_f64(),
         })
+    }
+
+    fn remember_own(&mut self, incarnation: Incarnation) {
+        // Of one name at most one row is live, so an old one cannot be met any more.
+        self.own.truncate(OWN_MAX - 1);
+        self.own.insert(0, incarnation);
     }
 
     /// A namesake elsewhere (or from before a reboot) may be dead with nobody left to fence it: after a power
@@ -243,18 +260,6 @@ impl Heartbeat {
             Err(error) => log::warn!("could not fence the namesake: {}", error.chain()),
         }
         self.namesake = None;
-    }
-}
-
-/// From the system's randomness: two engines that start from one image must not draw the same.
-fn fresh_incarnation() -> Incarnation {
-    if let Some(player) = crate::turns::player() {
-        return Incarnation::new(player.draw());
-    }
-    let mut bytes = [0; 8];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => Incarnation::new(i64::from_ne_bytes(bytes)),
-        Err(_) => Incarnation::new(fastrand::i64(..) ^ i64::from(std::process::id())),
     }
 }
 

@@ -244,3 +244,72 @@ fn a_process_that_remembers_a_lost_beat_raises_the_epoch() {
     waits.step();
     waits.wait_epoch(3);
 }
+
+fn beat_as(store: &MemoryStore, incarnation: Incarnation) -> bool {
+    let beat = crate::store::Beat { incarnation, mode: crate::protocol::engine::Mode::Active, running: 0 };
+    matches!(store.beat(&beat).unwrap(), crate::store::BeatOutcome::Accepted(_))
+}
+
+/// Two machines that were resumed from one snapshot: neither can prove the other dead, and one of them has the name.
+#[test]
+fn who_finds_that_a_copy_beats_its_row_comes_back_as_another_life_and_place() {
+    let mut rig = Rig::new();
+    rig.step();
+    rig.step();
+    let first = rig.heartbeat.shared.life().incarnation.unwrap();
+    // The copy has the same memory.
+    let mut copy = Rig::beside(&rig.store, &rig.clock, "here");
+    copy.heartbeat.own = rig.heartbeat.own.clone();
+    copy.heartbeat.has_registered = true;
+    copy.heartbeat.sent = rig.heartbeat.sent;
+    *copy.heartbeat.shared.life.lock() = rig.heartbeat.shared.life();
+    copy.step();
+    assert_eq!(copy.heartbeat.shared.life().phase, Phase::Live, "the first of them to beat finds nothing");
+    rig.step();
+    assert_eq!(rig.heartbeat.shared.life().phase, Phase::Over);
+    assert_eq!(rig.heartbeat.shared.live(), None);
+    come_back(&mut rig);
+    let row = |id| rig.lives().into_iter().find(|row| row.incarnation == id).unwrap();
+    assert_eq!((row(first).state, row(first).proof), (EngineState::Fenced, Some(Proof::Operator)));
+    assert!(row(first).ended_by.unwrap().contains("found a copy of itself"));
+    let second = rig.heartbeat.shared.life().incarnation.unwrap();
+    assert_ne!(row(first).state_id, row(second).state_id);
+    let is_acknowledged = || rig.store.edit(|s| s.engines[&first].acknowledged);
+    assert!(!is_acknowledged(), "the copy may still run its tasks");
+    // The copy finds that it was fenced, acknowledges that, and then that its name is taken.
+    copy.step();
+    assert_eq!(copy.heartbeat.shared.life().phase, Phase::Over);
+    copy.heartbeat.shared.life.lock().phase = Phase::Clear;
+    copy.step();
+    copy.step();
+    assert!(is_acknowledged());
+    rig.step();
+    assert!(matches!(copy.heartbeat.step(), Err(LifeError::NameTaken { .. })));
+    // A new process of that machine is no better off.
+    let mut again = Rig::beside(&rig.store, &rig.clock, "here");
+    again.step();
+    rig.step();
+    assert!(matches!(again.heartbeat.step(), Err(LifeError::NameTaken { .. })));
+    rig.step();
+    assert_eq!(rig.heartbeat.shared.life().incarnation, Some(second));
+}
+
+#[test]
+fn beats_of_unknown_outcome_are_no_copy() {
+    let mut rig = Rig::new();
+    rig.step();
+    rig.step();
+    let id = rig.heartbeat.shared.life().incarnation.unwrap();
+    for _ in 0..3 {
+        rig.heartbeat.sent.send();
+        rig.heartbeat.sent.lose(rig.clock.lease_now());
+    }
+    // Two of them are written late.
+    assert!(beat_as(&rig.store, id) && beat_as(&rig.store, id));
+    rig.step();
+    assert_eq!(rig.heartbeat.shared.life().phase, Phase::Live);
+    // One more than were sent.
+    assert!(beat_as(&rig.store, id) && beat_as(&rig.store, id));
+    rig.step();
+    assert_eq!(rig.heartbeat.shared.life().phase, Phase::Over);
+}

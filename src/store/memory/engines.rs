@@ -27,9 +27,10 @@ impl State {
             return Err(StoreError::Refused(text));
         }
         if let Some(former) = &r.former {
-            let (incarnation, proof, by) = (former.incarnation, former.proof, r.name.to_string());
-            self.fence(&Fence { incarnation, beat: None, proof, by }, now);
-            self.acknowledge_fence(incarnation);
+            self.fence(&former.fence(&r.name), now);
+            if former.is_over() {
+                self.acknowledge_fence(former.incarnation);
+            }
         }
         if let Some(namesake) = self.live_namesake(&r.name, now) {
             return Ok(RegisterOutcome::NameTaken(namesake));
@@ -43,7 +44,7 @@ impl State {
                     adopted.push(*held);
                 }
             }
-            if self.is_recorded() && !is_lost {
+            if self.is_recorded() && !is_lost && former.is_over() {
                 self.take_over(former.incarnation, usize::MAX, now)?;
             }
         }

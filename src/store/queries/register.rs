@@ -56,7 +56,7 @@ pub fn register(db: &mut dyn Db, r: &Registration) -> StoreResult<RegisterOutcom
             // What is more than a batch is left to the sweeps; so is all of it in a database that moved: its
             // tokens must not be raised before its epoch is, and the beats of this very life raise that. The same
             // holds where it came back older.
-            if meta(db)?.identity_matches && !is_lost {
+            if meta(db)?.identity_matches && !is_lost && former.is_over() {
                 takeover::take_over_here(db, former.incarnation, r.name.as_str(), FORMER_BATCH)?;
             }
         }
@@ -115,9 +115,11 @@ fn check_cluster(db: &mut dyn Db, cluster: &str) -> StoreResult<()> {
 /// The former life ends; its tasks are handed back by the takeover of the next sweep, or adopted below
 /// in this same transaction.
 fn end_former(db: &mut dyn Db, former: &FormerLife, name: &EngineName) -> StoreResult<()> {
-    let fence = Fence { incarnation: former.incarnation, beat: None, proof: former.proof, by: name.to_string() };
-    fence_row(db, &fence)?;
-    super::engines::acknowledge_fence(db, former.incarnation)
+    fence_row(db, &former.fence(name))?;
+    match former.is_over() {
+        true => super::engines::acknowledge_fence(db, former.incarnation),
+        false => Ok(()),
+    }
 }
 
 fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Namesake>> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::database::Meta;
+use super::sweeps::Fence;
 use super::work::Held;
 use crate::protocol::engine::{Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation, KindName, TaskId, Token};
@@ -54,10 +55,23 @@ pub struct Registration {
 pub struct FormerLife {
     /// Who.
     pub incarnation: Incarnation,
-    /// How it is known to be over: `self` or `lock`.
+    /// How it is known to be over: `self` or `lock`. `operator`: a copy of the engine may still run its tasks, so
+    /// they are left alone as after an operator's fence.
     pub proof: Proof,
     /// `continue` tasks that still run and are adopted if their token is still current.
     pub adopt: Vec<Held>,
+}
+
+impl FormerLife {
+    /// Whether nothing of it runs any more but what is adopted.
+    pub fn is_over(&self) -> bool {
+        self.proof != Proof::Operator
+    }
+
+    pub(in crate::store) fn fence(&self, name: &EngineName) -> Fence {
+        let by = if self.is_over() { name.to_string() } else { format!("{name}, which found a copy of itself") };
+        Fence { incarnation: self.incarnation, beat: None, proof: self.proof, by }
+    }
 }
 
 /// A live engine of the same name.

@@ -4,6 +4,7 @@
 
 mod chaos;
 mod container;
+mod copies;
 mod engine;
 mod epochs;
 mod kills;
@@ -140,6 +141,8 @@ mod sqlite {
             systemd_is_told_how_long_it_may_wait
             the_shipped_unit_fits_the_default_timing
             the_shipped_drop_in_closes_the_unit;
+        copies:
+            an_engine_whose_row_a_copy_beats_too_comes_back_as_another_life;
         restores:
             a_copy_that_is_put_back_in_place_during_a_long_outage_raises_the_epoch
             engines_that_were_started_again_notice_a_copy_that_was_put_back;
@@ -163,6 +166,8 @@ mod postgres {
     network_cases!(super::rig::on_postgres);
     run_all! {
         super::rig::on_postgres:
+        copies:
+            an_engine_whose_row_a_copy_beats_too_comes_back_as_another_life;
         rights:
             an_engine_whose_user_lacks_a_right_exits_77_and_names_it
             an_engine_that_loses_a_right_says_it_is_stuck_and_goes_on_with_it;
@@ -179,6 +184,8 @@ mod mariadb {
     network_cases!(super::rig::on_mariadb);
     run_all! {
         super::rig::on_mariadb:
+        copies:
+            an_engine_whose_row_a_copy_beats_too_comes_back_as_another_life;
         rights:
             an_engine_whose_user_lacks_a_right_exits_77_and_names_it
             an_engine_that_loses_a_right_says_it_is_stuck_and_goes_on_with_it;

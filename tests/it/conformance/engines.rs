@@ -3,6 +3,7 @@
 use rekindle::protocol::engine::{EngineState, Mode, Proof, Wanted};
 use rekindle::protocol::ids::EngineName;
 use rekindle::protocol::last_beat::LastBeat;
+use rekindle::protocol::liveness::SweepKind;
 use rekindle::protocol::task::{Reason, TaskState, Wish};
 use rekindle::store::*;
 use std::time::Duration;
@@ -258,4 +259,20 @@ pub fn a_life_that_lost_beats_hands_nothing_back_before_the_epoch_is_raised(rig:
     assert!(matches!(outcome, RegisterOutcome::Registered { is_lost: true, .. }), "{outcome:?}");
     assert!(a.is_gone(store));
     assert_eq!(store.owned(a.incarnation).unwrap(), [claimed.held]);
+}
+
+pub fn a_former_life_that_a_copy_may_still_run_is_fenced_and_left_alone(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    task().add(store);
+    let claimed = a.claim().one(store);
+    let next = engine("a").after(&a, Proof::Operator, &[]).on(rig);
+    assert!(a.is_gone(store));
+    assert_eq!(store.owned(a.incarnation).unwrap(), [claimed.held]);
+    let ended = || store.sweep(SweepKind::Full).unwrap().ended;
+    let left: Vec<_> = ended().iter().map(|peer| (peer.incarnation, peer.proof, peer.acknowledged)).collect();
+    assert_eq!(left, [(a.incarnation, Proof::Operator, false)]);
+    // The copy finds that it was fenced, and says so when nothing of it runs any more.
+    let copy = engine("a").after(&a, Proof::Itself, &[]);
+    assert!(matches!(copy.register(store), RegisterOutcome::NameTaken(by) if by.incarnation == next.incarnation));
+    assert!(ended()[0].acknowledged);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Line;
 use crate::cli::output::plural;
 use crate::config::{Config, place};
-use crate::engine::{dropped_file, epoch_file, last_beat_file};
+use crate::engine::{dropped_file, epoch_file, fork_file, last_beat_file};
 use crate::guard::StateDirError;
 
 /// The directories of the engine, and what lies in them.
@@ -50,10 +50,10 @@ fn dir_line(subject: &'static str, dir: &Path) -> Line {
 
 /// What a former engine left in the state directory, and a start would refuse.
 fn kept_lines(dir: &Path) -> Vec<Line> {
-    let kept = [epoch_file::read(dir).err(), last_beat_file::read(dir).err()];
+    let kept = [epoch_file::read(dir).err(), last_beat_file::read(dir).err(), fork_file::read(dir).err()];
     let kept = kept.into_iter().flatten().filter(|error| error.kind() == std::io::ErrorKind::InvalidData);
     let id = crate::guard::check_id(dir).err().filter(|error| matches!(error, StateDirError::BadId { .. }));
-    let texts = kept.map(|error| error.to_string()).into_iter().chain(id.map(|error| error.to_string()));
+    let texts = kept.map(|error| error.to_string()).chain(id.map(|error| error.to_string()));
     let refused = texts.map(|text| Line::fail("state dir", text, "an engine would not start with it"));
     refused.chain(dropped_line(dir)).collect()
 }
