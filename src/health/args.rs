@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{Parser, ValueEnum};
 
 use super::check::{Mode, Status};
 use super::range::{RangeSpec, read_seconds};
@@ -21,7 +21,7 @@ const EXAMPLES: &str = "Examples:
 
 const EXIT_CODES: &str = "\
 RANGE is [@]start:end as in all monitoring plugins: 10, 10:, ~:10, 10:20, @10:20 (inside).
-A bare number counts; ms s m h d w make it a time, x makes it a multiple of --normal.
+A bare number counts, in latency and db seconds; ms s m h d w make it a time, x a multiple of --normal.
 
 Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also wrong usage, --help and --version)";
 
@@ -142,23 +142,41 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let args = Args::try_parse_from(args).map_err(|error| match error.kind() {
+    let typed: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let mode = typed_mode(&typed);
+    let args = Args::try_parse_from(typed).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => refusal(error.to_string()),
         // What was typed in the wrong place may be a URL with a password.
-        _ => usage_refusal(&without_passwords(&one_line(&error.to_string()))),
+        _ => usage_refusal(mode, &without_passwords(&with_hint(one_line(&error.to_string())))),
     })?;
     match args.complaint() {
-        Some(complaint) => Err(usage_refusal(&complaint)),
+        Some(complaint) => Err(usage_refusal(mode, &complaint)),
         None => Ok(args),
     }
+}
+
+/// The mode of a command line that may be wrong elsewhere, so that its line has the title that the monitor knows.
+fn typed_mode(args: &[OsString]) -> Mode {
+    let words: Vec<&str> = args.iter().filter_map(|word| word.to_str()).collect();
+    let next = |flag: &str| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1)).copied();
+    let glued = || words.iter().find_map(|word| word.strip_prefix("--mode=").or_else(|| word.strip_prefix("-m")));
+    let word = next("-m").or_else(|| next("--mode")).or_else(glued);
+    word.and_then(|word| Mode::from_str(word.trim_start_matches('='), false).ok()).unwrap_or_default()
+}
+
+/// `-c` means another thing in the other two programs.
+fn with_hint(complaint: String) -> String {
+    let is_file =
+        complaint.contains("'--critical <RANGE>'") && (complaint.contains(".toml") || complaint.contains('/'));
+    if is_file { complaint + "; the configuration is --config FILE" } else { complaint }
 }
 
 const fn refusal(text: String) -> Refusal {
     Refusal { text, exit_code: Status::Unknown.exit_code() }
 }
 
-fn usage_refusal(complaint: &str) -> Refusal {
-    refusal(plugin_text(&usage_result(format!("{complaint} (see rekindle-check --help)")), false))
+fn usage_refusal(mode: Mode, complaint: &str) -> Refusal {
+    refusal(plugin_text(&usage_result(mode, format!("{complaint} (see rekindle-check --help)")), false))
 }
 
 /// clap's message without its frame: the paragraphs before "Usage", joined.
@@ -227,12 +245,12 @@ mod tests {
             ("--bogus", "REKINDLE UNKNOWN - unexpected argument '--bogus' found (see rekindle-check --help)"),
             (
                 "-m failed -w 20:10",
-                "REKINDLE UNKNOWN - invalid value '20:10' for '--warning <RANGE>': range '20:10' starts above its end; \
+                "REKINDLE FAILED UNKNOWN - invalid value '20:10' for '--warning <RANGE>': range '20:10' starts above its end; \
                  write the smaller number first (see rekindle-check --help)",
             ),
             (
                 "-m failed --normal auto",
-                "REKINDLE UNKNOWN - invalid value 'auto' for '--normal <N>': auto is not available in this version, \
+                "REKINDLE FAILED UNKNOWN - invalid value 'auto' for '--normal <N>': auto is not available in this version, \
                  give the number that is normal (see rekindle-check --help)",
             ),
             (
@@ -240,10 +258,10 @@ mod tests {
                 "REKINDLE UNKNOWN - invalid value '0' for '--timeout <DUR>': write a time from 100ms to 1h, such as 10s \
                  (see rekindle-check --help)",
             ),
-            ("-m engine", "REKINDLE UNKNOWN - mode engine needs -e NAME or --local (see rekindle-check --help)"),
+            ("-m engine", "REKINDLE ENGINE UNKNOWN - mode engine needs -e NAME or --local (see rekindle-check --help)"),
             (
                 "-m engines -e app1",
-                "REKINDLE UNKNOWN - -e and --local belong to mode engine, not engines (see rekindle-check --help)",
+                "REKINDLE ENGINES UNKNOWN - -e and --local belong to mode engine, not engines (see rekindle-check --help)",
             ),
             (
                 "-k mail",
@@ -253,10 +271,22 @@ mod tests {
         for (line, want) in table {
             assert_eq!(complaint(line), want);
         }
+        assert_eq!(
+            complaint("-m latency -c rekindle.toml"),
+            "REKINDLE LATENCY UNKNOWN - invalid value 'rekindle.toml' for '--critical <RANGE>': range 'rekindle.toml' has \
+             'rekindle.toml' where a number belongs; write 10, 10:, ~:10, 10:20 or @10:20; the configuration is --config \
+             FILE (see rekindle-check --help)"
+        );
+        assert_eq!(
+            complaint("--mode=overall -w 5"),
+            "REKINDLE UNKNOWN - mode overall has built-in limits; -w and -c belong to the other modes (see rekindle-check \
+             --help)"
+        );
         for line in
             ["-m", "-m backlog", "positional", "-m engine -e a --local", "-w", "-w 5", "--min -1", "-t 2h", "-v=x|y"]
         {
-            assert!(complaint(line).starts_with("REKINDLE UNKNOWN - "), "{line}");
+            let said = complaint(line);
+            assert!(said.starts_with("REKINDLE ") && said.contains("UNKNOWN - "), "{said}");
         }
     }
 

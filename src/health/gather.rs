@@ -10,12 +10,12 @@ use super::args::Args;
 use super::check::{CheckResult, Mode, Status};
 use super::judge::judge;
 use super::snapshot::{Capped, ClusterSnapshot, DbView, StuckGroup};
-use super::thresholds::{Settings, Thresholds};
+use super::thresholds::{LimitError, Settings, Thresholds};
 use super::trouble::{db_error_result, timeout_result};
 use super::view::{Surroundings, clock_skew, snapshot};
 use super::words::{fine_span, place_flags, shell_word, with_flags};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{CheckConfig, Host, LoadOptions, Loaded, Override, SAFE_FOR_SECRETS, load};
+use crate::config::{CheckConfig, Host, LoadOptions, Loaded, Override, SAFE_FOR_SECRETS, guess, load};
 use crate::protocol::ids::KindName;
 use crate::protocol::task::TaskState;
 use crate::store::patience::{NoAnswer, within};
@@ -150,11 +150,24 @@ fn examine(args: &Args) -> CheckResult {
             return unusable(if more > 0 { format!("{first} (and {more} more)") } else { first });
         }
     };
-    let thresholds = configured(&loaded, args.mode)
-        .and_then(|configured| args.thresholds(configured, &host_name).map_err(|error| error.to_string()));
-    let thresholds = match thresholds {
-        Ok(thresholds) => thresholds,
+    let configured = match configured(&loaded, args.mode) {
+        Ok(configured) => configured,
         Err(text) => return unusable(text),
+    };
+    let is_configured = configured != Settings::default();
+    let thresholds = match args.thresholds(configured, &host_name) {
+        Ok(thresholds) => thresholds,
+        // What was typed is wrong, or missing: the next step is a flag.
+        Err(error) if args.settings() != Settings::default() || !is_configured => {
+            let next = match error {
+                LimitError::NoLimit { mode } | LimitError::NoNormal { mode, .. } => {
+                    format!("rekindle-check -m {mode} --normal N, or -w N -c N")
+                }
+                _ => "rekindle-check --help".to_owned(),
+            };
+            return CheckResult::new(args.mode, Status::Unknown, error.to_string()).next(next);
+        }
+        Err(error) => return unusable(error.to_string()),
     };
     let left = args.timeout.saturating_sub(SystemClock.lease_now().since(began));
     answer(args, &loaded, &thresholds, left)
@@ -228,9 +241,26 @@ fn judged(
     let Some(status) = answers.status else { return unfit(mode, &around.db.schema) };
     let mut snapshot = snapshot(&status, around);
     if let Some(of_kind) = of_kind {
+        let configured = loaded.config.kinds.keys().map(|kind| kind.as_str());
+        let known: Vec<&str> = status
+            .engines
+            .iter()
+            .flat_map(|engine| engine.kinds.iter().map(String::as_str))
+            .chain(configured)
+            .collect();
+        if !of_kind.has_tasks && !known.contains(&of_kind.kind.as_str()) {
+            return unknown_kind(mode, &of_kind.kind, &known);
+        }
         narrow(&mut snapshot, of_kind);
     }
     judge(mode, &snapshot, thresholds)
+}
+
+/// A check of a kind that is not there would be OK for ever: most likely its name is a slip.
+fn unknown_kind(mode: Mode, kind: &str, known: &[&str]) -> CheckResult {
+    let guess = guess::hint(kind, known.iter().copied());
+    let text = format!("no engine, task or configuration knows a kind {kind}{guess}");
+    CheckResult::new(mode, Status::Unknown, text).next("rekindle engine list --columns ENGINE,KINDS")
 }
 
 /// Nothing but the schema is known: that is an answer for `overall` and `db`, and none for the others.
@@ -246,6 +276,8 @@ struct OfKind {
     kind: String,
     ready: Vec<TaskRow>,
     failed: Vec<TaskRow>,
+    /// Whether there is any, also one that has ended.
+    has_tasks: bool,
 }
 
 fn ask_kind(store: &dyn Store, kind: String, progress: &Progress) -> StoreResult<OfKind> {
@@ -256,7 +288,11 @@ fn ask_kind(store: &dyn Store, kind: String, progress: &Progress) -> StoreResult
         let filter = TaskFilter { states: vec![state], kinds: vec![name.clone()], limit, ..TaskFilter::default() };
         Ok(store.tasks(&filter)?.1)
     };
-    Ok(OfKind { ready: list(TaskState::Ready)?, failed: list(TaskState::Failed)?, kind })
+    let any =
+        TaskFilter { states: TaskState::ALL.to_vec(), kinds: vec![name.clone()], limit: 1, ..TaskFilter::default() };
+    let (ready, failed) = (list(TaskState::Ready)?, list(TaskState::Failed)?);
+    let has_tasks = !ready.is_empty() || !failed.is_empty() || !store.tasks(&any)?.1.is_empty();
+    Ok(OfKind { ready, failed, has_tasks, kind })
 }
 
 fn narrow(snapshot: &mut ClusterSnapshot, of: OfKind) {

@@ -5,7 +5,7 @@ mod engines;
 use std::time::Duration;
 
 use super::check::{CheckResult, Mode, Status};
-use super::limits::Limits;
+use super::limits::{Limit, Limits};
 use super::perf::Perf;
 use super::problems::{latency_command, latency_words, problems, stuck_command, takes_tasks};
 use super::range::plain;
@@ -112,7 +112,20 @@ fn latency(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> CheckResult {
     }
     CheckResult::new(Mode::Latency, status, text)
         .perf([oldest_ready_perf(snapshot, limits), Perf::count("ready", ready.judged())])
+        .details(latency_details(snapshot, limits, status))
         .next(latency_command(snapshot))
+}
+
+/// What the line was judged by, and who could take the tasks: for `-v`, and where it is not fine.
+fn latency_details(snapshot: &ClusterSnapshot, limits: &Limits, status: Status) -> Vec<(Status, String)> {
+    let typed = |limit: &Option<Limit>| limit.as_ref().map_or_else(|| "none".to_owned(), |limit| limit.typed.clone());
+    let engines = snapshot.current_engines();
+    let takers: Vec<_> = engines.iter().filter(|engine| takes_tasks(engine)).collect();
+    let (busy, slots) = takers.iter().fold((0, 0), |(busy, all), engine| (busy + engine.running, all + engine.slots));
+    vec![
+        (status, format!("limits: warning {}, critical {}", typed(&limits.warning), typed(&limits.critical))),
+        (Status::Ok, format!("{} of {} engines take tasks, {busy} of {slots} slots busy", takers.len(), engines.len())),
+    ]
 }
 
 fn failed(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> CheckResult {
@@ -139,11 +152,16 @@ fn failed(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> CheckResult {
         .next(stuck_command(TaskState::Failed, snapshot.kind.as_deref().or(top)))
 }
 
-/// `, normal 498 (2.0x, limit 2x)`.
+/// `, normal 498 (2.0x, limit 2x)`, `, normal 1 (5.0x, below --min 50)`.
 fn normal_words(value: f64, thresholds: &Thresholds) -> String {
     let ratio = |normal: f64| (normal > 0.0).then(|| format!("{:.1}x", value / normal));
     let ratio = thresholds.normal.and_then(ratio);
-    let parts: Vec<_> = ratio.into_iter().chain(thresholds.limits.broken(value)).collect();
+    let broken = thresholds.limits.broken(value);
+    let hidden = || {
+        let (min, limits) = thresholds.floor.as_ref()?;
+        limits.broken(value).map(|_| format!("below --min {min}"))
+    };
+    let parts: Vec<_> = ratio.into_iter().chain(broken.or_else(hidden)).collect();
     let normal = thresholds.normal.map_or_else(String::new, |normal| format!(", normal {}", plain(normal)));
     if parts.is_empty() { normal } else { format!("{normal} ({})", parts.join(", ")) }
 }

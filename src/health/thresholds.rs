@@ -89,6 +89,8 @@ pub struct Thresholds {
     pub limits: Limits,
     /// What is normal, for the text.
     pub normal: Option<f64>,
+    /// Below this number nothing alerts (`--min`), and the limits as they would be without it, for the text.
+    pub floor: Option<(u32, Limits)>,
     /// For the mode `engine`.
     pub engine: Option<EngineRef>,
     /// For the mode `overall`.
@@ -134,6 +136,8 @@ pub enum LimitError {
     /// A multiple of an unknown number.
     #[error("limit {typed} is a multiple of what is normal; give that with --normal N, or give a plain number")]
     NoNormal {
+        /// The mode.
+        mode: &'static str,
         /// The limit.
         typed: String,
     },
@@ -142,14 +146,6 @@ pub enum LimitError {
     NoLimit {
         /// The mode.
         mode: &'static str,
-    },
-    /// A count where the mode measures time.
-    #[error("mode {mode} measures time and '{typed}' has no unit; did you mean {typed}s or {typed}m?")]
-    NotATime {
-        /// The mode.
-        mode: &'static str,
-        /// The limit.
-        typed: String,
     },
     /// A time where the mode counts, or a multiple where nothing is normal.
     #[error("mode {mode} {what}, so '{typed}' does not fit; {hint}")]
@@ -172,7 +168,7 @@ pub enum LimitError {
         largest: String,
     },
     /// `overall` judges many things.
-    #[error("mode overall has built-in limits; -w and -c belong to the other modes (see --mode)")]
+    #[error("mode overall has built-in limits; -w and -c belong to the other modes")]
     BuiltIn,
 }
 
@@ -213,8 +209,18 @@ impl Thresholds {
             problems.failed = expected_failures(settings, normal)?;
         }
         let limits = resolve_limits(mode, settings, normal)?;
-        Ok(Self { limits, normal, engine, problems })
+        let floor = floor(mode, settings, normal)?;
+        Ok(Self { limits, normal, floor, engine, problems })
     }
+}
+
+/// What the smallest number that alerts hides.
+fn floor(mode: Mode, settings: &Settings, normal: Option<f64>) -> Result<Option<(u32, Limits)>, LimitError> {
+    if mode != Mode::Failed {
+        return Ok(None);
+    }
+    let without = resolve_limits(mode, &Settings { min: Some(0), ..settings.clone() }, normal)?;
+    Ok(Some((settings.min.unwrap_or(MIN_DEFAULT), without)))
 }
 
 /// How many failed tasks `overall` lives with.
@@ -246,9 +252,12 @@ fn resolve_limits(mode: Mode, settings: &Settings, normal: Option<f64>) -> Resul
 
 fn resolve_limit(mode: Mode, spec: &RangeSpec, min: Option<u32>, normal: Option<f64>) -> Result<Limit, LimitError> {
     check_unit(mode, spec)?;
-    let typed = spec.typed().to_owned();
+    let measures_time = !matches!(mode, Mode::Engines | Mode::Failed);
+    // A bare number is seconds there, as in every plugin; the text says so.
+    let is_bare = measures_time && spec.typed().bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let typed = if is_bare { format!("{}s", spec.typed()) } else { spec.typed().to_owned() };
     let Some(mut range) = spec.absolute(normal) else {
-        return Err(LimitError::NoNormal { typed });
+        return Err(LimitError::NoNormal { mode: mode.word(), typed });
     };
     let is_multiple = spec.unit() == Some(Unit::TimesNormal);
     if let Some(min) = min.or(is_multiple.then_some(MIN_DEFAULT)).filter(|_| mode == Mode::Failed) {
@@ -267,7 +276,6 @@ fn check_unit(mode: Mode, spec: &RangeSpec) -> Result<(), LimitError> {
     match spec.unit() {
         Some(Unit::TimesNormal) if mode != Mode::Failed => wrong("knows no normal number", "give an absolute limit"),
         Some(Unit::Seconds) if is_count => wrong("counts", "leave the unit out"),
-        Some(Unit::Count) if !is_count => Err(LimitError::NotATime { mode: mode_word, typed }),
         _ => Ok(()),
     }
 }
@@ -302,6 +310,14 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_number_is_seconds_where_time_is_measured() {
+        assert_eq!(ranges(Mode::Latency, &settings("300", "1800", None, None)), ["300", "1800"]);
+        assert_eq!(ranges(Mode::Db, &settings("@1:2", "0.5", None, None)), ["@1:2", "0.5"]);
+        let limits = Thresholds::resolve(Mode::Latency, &settings("300", "", None, None), None).unwrap().limits;
+        assert_eq!(limits.broken(301.0).as_deref(), Some("limit 300s"));
+    }
+
+    #[test]
     fn small_numbers_do_not_alert_as_multiples() {
         assert_eq!(ranges(Mode::Failed, &settings("", "", Some(3.0), None)), ["49", "49"]);
         assert_eq!(ranges(Mode::Failed, &settings("", "", Some(3.0), Some(0))), ["4.5", "6"]);
@@ -330,10 +346,6 @@ mod tests {
             "mode failed needs a limit; give -w and -c, or --normal N"
         );
         assert_eq!(
-            refusal(Mode::Latency, &settings("5", "", None, None)),
-            "mode latency measures time and '5' has no unit; did you mean 5s or 5m?"
-        );
-        assert_eq!(
             refusal(Mode::Engines, &settings("5m:", "", None, None)),
             "mode engines counts, so '5m:' does not fit; leave the unit out"
         );
@@ -347,7 +359,7 @@ mod tests {
         );
         assert_eq!(
             refusal(Mode::Overall, &settings("5", "", None, None)),
-            "mode overall has built-in limits; -w and -c belong to the other modes (see --mode)"
+            "mode overall has built-in limits; -w and -c belong to the other modes"
         );
     }
 

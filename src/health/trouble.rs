@@ -50,8 +50,8 @@ pub fn timeout_result(mode: Mode, timeout: Duration, stage: &str, on_db_error: O
 }
 
 /// The check was called wrongly, or its configuration cannot be used.
-pub fn usage_result(text: impl Into<String>) -> CheckResult {
-    CheckResult::new(Mode::Overall, Status::Unknown, text)
+pub fn usage_result(mode: Mode, text: impl Into<String>) -> CheckResult {
+    CheckResult::new(mode, Status::Unknown, text)
 }
 
 #[cfg(test)]

@@ -181,7 +181,8 @@ fn latency_names_the_task_that_waits() {
     assert_eq!(
         by_default(Mode::Latency, &s),
         "REKINDLE LATENCY WARNING - oldest ready report waits 12m05s (limit 5m); 31 ready | \
-         oldest_ready=725s;300;1800;0 ready=31;;;0\nnext: rekindle task show 5120\n"
+         oldest_ready=725s;300;1800;0 ready=31;;;0\n[WARNING] limits: warning 5m, critical 30m\n\
+         [OK] 5 of 5 engines take tasks, 20 of 20 slots busy\nnext: rekindle task show 5120\n"
     );
     s.engines = vec![engine("app1").paused(60)];
     assert!(by_default(Mode::Latency, &s).contains("; 31 ready, no engine is active | "));
@@ -223,7 +224,7 @@ fn few_failed_tasks_are_fine() {
     s.tasks.failed = Capped::new(12);
     assert_eq!(
         shown(Mode::Failed, &s, &thresholds(Mode::Failed, "", "", Some(3.0))),
-        "REKINDLE FAILED OK - 12 failed tasks, normal 3 (4.0x); 36 failures in 1h | failed=12;49;49;0 failed_normal=3;;;0\n"
+        "REKINDLE FAILED OK - 12 failed tasks, normal 3 (4.0x, below --min 50); 36 failures in 1h | failed=12;49;49;0 failed_normal=3;;;0\n"
     );
 }
 
@@ -321,4 +322,12 @@ proptest! {
             prop_assert_eq!(text.matches('|').count(), usize::from(!result.perf.is_empty()));
         }
     }
+}
+
+#[test]
+fn a_number_that_is_not_alerted_for_its_smallness_says_so() {
+    let mut s = snapshot();
+    s.tasks.failed = Capped::new(5);
+    let line = shown(Mode::Failed, &s, &thresholds(Mode::Failed, "1.5x", "2x", Some(1.0)));
+    assert!(line.starts_with("REKINDLE FAILED OK - 5 failed tasks, normal 1 (5.0x, below --min 50); "), "{line}");
 }

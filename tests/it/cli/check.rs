@@ -84,7 +84,12 @@ fn limits_come_from_flags_then_the_configuration() {
     let warning = desk.check("-m latency").code(1).out;
     assert!(warning.contains("(limit 1ms)") && warning.contains("next: rekindle task "), "{warning}");
     desk.check("-m latency -w 1h").code(0);
-    assert_eq!(text(&desk.check("-m latency -k nothing").code(0).out), "REKINDLE LATENCY OK - no nothing is ready");
+    assert_eq!(
+        desk.check("-m latency -k mial").code(3).out,
+        "REKINDLE LATENCY UNKNOWN - no engine, task or configuration knows a kind mial; did you mean mail?\n\
+         next: rekindle engine list --columns ENGINE,KINDS\n"
+    );
+    desk.check("-m failed -w 1 -k nothing").code(3);
     desk.configure("[check.latency]\nwarning = \"soon\"\n");
     assert!(
         desk.check("-m latency")
@@ -100,4 +105,26 @@ fn wrong_usage_is_unknown_and_not_critical() {
     for line in ["--bogus", "-m nonsense", "-h", "-V", "-m engine"] {
         desk.check(line).code(3);
     }
+}
+
+#[test]
+fn a_wrong_limit_is_answered_with_the_flag_and_not_with_the_configuration() {
+    let desk = Desk::new();
+    assert_eq!(
+        desk.check("-m failed").code(3).out,
+        "REKINDLE FAILED UNKNOWN - mode failed needs a limit; give -w and -c, or --normal N\n\
+         next: rekindle-check -m failed --normal N, or -w N -c N\n"
+    );
+    assert_eq!(
+        desk.check("-m engines -w 5m:").code(3).out,
+        "REKINDLE ENGINES UNKNOWN - mode engines counts, so '5m:' does not fit; leave the unit out\n\
+         next: rekindle-check --help\n"
+    );
+    // Seconds need no unit where time is measured.
+    live(&*desk.store(), "app1");
+    let said = desk.check("-m latency -w 300 -c 1800").code(0).out;
+    assert_eq!(said, "REKINDLE LATENCY OK - no task is ready | oldest_ready=0s;300;1800;0 ready=0;;;0\n");
+    let said = desk.check("-m latency -v").code(0).out;
+    let details = "[OK] limits: warning 5m, critical 30m\n[OK] 1 of 1 engines take tasks, ";
+    assert!(said.contains(details), "{said}");
 }
