@@ -76,6 +76,7 @@ fn overall_perf(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> Vec<Perf
         oldest_ready_perf(snapshot, &limits.oldest_ready),
         Perf::count("failed", tasks.failed.judged()).limits(&limits.failed),
         Perf::count("quarantined", tasks.quarantined.judged()).limits(&limits.quarantined),
+        Perf::count("interrupted", tasks.interrupted.judged()).limits(&limits.interrupted),
         Perf::count("held", tasks.held.judged()).limits(&limits.held),
         Perf::count("done_1h", snapshot.done_1h as f64),
         Perf::count("failures_1h", snapshot.failures_1h as f64),

@@ -5,7 +5,7 @@
 
 use super::check::Status;
 use super::limits::Limits;
-use super::snapshot::{ClusterSnapshot, EngineState, EngineView, StuckGroup, Wanted};
+use super::snapshot::{Capped, ClusterSnapshot, EngineState, EngineView, StuckGroup, Wanted};
 use super::thresholds::ProblemLimits;
 use super::words::{capped, clean, cut, fine_span, shell_word, since, span};
 use crate::protocol::task::TaskState;
@@ -38,7 +38,7 @@ pub fn problems(snapshot: &ClusterSnapshot, limits: &ProblemLimits) -> Vec<Probl
     all.extend(read_only_problem(snapshot));
     all.extend(idle_problem(snapshot, &engines));
     all.extend(engine_problems(snapshot, &engines, limits));
-    for state in [TaskState::Quarantined, TaskState::Failed, TaskState::Held] {
+    for state in [TaskState::Quarantined, TaskState::Interrupted, TaskState::Failed, TaskState::Held] {
         all.extend(stuck_problems(snapshot, state, limits));
     }
     all.extend(latency_problem(snapshot, limits));
@@ -163,6 +163,7 @@ fn stuck_problems(snapshot: &ClusterSnapshot, state: TaskState, limits: &Problem
     let limits = match state {
         TaskState::Quarantined => &limits.quarantined,
         TaskState::Failed => &limits.failed,
+        TaskState::Interrupted => &limits.interrupted,
         _ => &limits.held,
     };
     let total = snapshot.tasks.stuck(state);
@@ -175,7 +176,10 @@ fn stuck_problems(snapshot: &ClusterSnapshot, state: TaskState, limits: &Problem
     let groups: Vec<_> = snapshot.stuck.iter().filter(|group| group.state == state).collect();
     if groups.is_empty() {
         let limit = if is_any { String::new() } else { format!(" ({limit})") };
-        let text = capped(total, &format!("{state} task")) + &limit;
+        let text = match state {
+            TaskState::Interrupted => decision_words(total),
+            _ => capped(total, &format!("{state} task")),
+        } + &limit;
         return vec![Problem::new(severity, text, stuck_command(state, None))];
     }
     let of = if is_any { String::new() } else { format!(" ({total} in all, {limit})") };
@@ -189,6 +193,14 @@ fn stuck_problems(snapshot: &ClusterSnapshot, state: TaskState, limits: &Problem
         Problem::new(severity, text, stuck_command(state, Some(&group.kind)))
     };
     groups.iter().map(problem).collect()
+}
+
+/// `1 task needs a decision: it was interrupted and may have done its work`.
+fn decision_words(total: Capped) -> String {
+    match total.count {
+        1 => "1 task needs a decision: it was interrupted and may have done its work".to_owned(),
+        _ => format!("{} need a decision: they were interrupted and may have done their work", capped(total, "task")),
+    }
 }
 
 fn example_words(group: &StuckGroup) -> String {

@@ -176,6 +176,8 @@ pub struct TaskCounts {
     pub failed: Capped,
     /// Lost too many engines.
     pub quarantined: Capped,
+    /// May have done its work, and is not to run again by itself.
+    pub interrupted: Capped,
 }
 
 impl TaskCounts {
@@ -189,6 +191,7 @@ impl TaskCounts {
         match state {
             TaskState::Held => self.held,
             TaskState::Failed => self.failed,
+            TaskState::Interrupted => self.interrupted,
             TaskState::Quarantined => self.quarantined,
             _ => Capped::default(),
         }

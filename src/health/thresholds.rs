@@ -104,6 +104,8 @@ pub struct ProblemLimits {
     pub failed: Limits,
     /// Tasks in `quarantined`.
     pub quarantined: Limits,
+    /// Tasks in `interrupted`: each needs a decision, so what is normal for `failed` hides none.
+    pub interrupted: Limits,
     /// Tasks in `held`.
     pub held: Limits,
     /// Age of the oldest ready task in seconds.
@@ -119,6 +121,7 @@ impl Default for ProblemLimits {
         Self {
             failed: Limits::warn_of_any(),
             quarantined: Limits::critical_of_any(),
+            interrupted: Limits::warn_of_any(),
             held: Limits::warn_of_any(),
             oldest_ready: built_in(Mode::Latency),
             engines: Limits::warn_of_any(),

@@ -131,6 +131,7 @@ fn task_counts(counts: &[(TaskState, u64)]) -> TaskCounts {
         held: count(TaskState::Held),
         failed: count(TaskState::Failed),
         quarantined: count(TaskState::Quarantined),
+        interrupted: count(TaskState::Interrupted),
     }
 }
 

@@ -42,7 +42,8 @@ pub(crate) use stored_enum;
 
 stored_enum!(
     /// Where a task is. `ready`, `waiting`, `blocked` and `running` move by themselves; `failed`,
-    /// `quarantined` and `held` wait for a person; `done` and `canceled` are over (and live in the archive).
+    /// `interrupted`, `quarantined` and `held` wait for a person; `done` and `canceled` are over (and live in the
+    /// archive).
     TaskState {
         /// May run now.
         Ready = 0, "ready";
@@ -62,18 +63,42 @@ stored_enum!(
         Done = 7, "done";
         /// Stopped on request.
         Canceled = 8, "canceled";
+        /// Its attempt was cut off, and its kind says `rerun = "never"`: it may have done its work. Never stored;
+        /// see [`TaskState::seen`].
+        Interrupted = 9, "interrupted";
     }
 );
 
 impl TaskState {
+    /// What people are told of a row in this state whose last attempt ended so.
+    ///
+    /// An interrupted task is stored as a failed one whose attempt was lost or handed back: only `rerun = "never"`
+    /// makes such rows. A number of its own was weighed. Programs of an earlier release would have counted,
+    /// purged and listed such a task nowhere; so they take it for a failed one, and tasks that were interrupted
+    /// before this release are told apart as well.
+    pub const fn seen(self, result: Option<AttemptResult>) -> Self {
+        match (self, result) {
+            (Self::Failed, Some(AttemptResult::Lost | AttemptResult::HandedBack)) => Self::Interrupted,
+            _ => self,
+        }
+    }
+
+    /// How it stands in its row.
+    pub const fn stored(self) -> Self {
+        match self {
+            Self::Interrupted => Self::Failed,
+            _ => self,
+        }
+    }
+
     /// Whether nothing but a person moves it on.
     pub const fn needs_human(self) -> bool {
-        matches!(self, Self::Held | Self::Failed | Self::Quarantined)
+        matches!(self, Self::Held | Self::Failed | Self::Interrupted | Self::Quarantined)
     }
 
     /// Whether it has ended, well or not.
     pub const fn is_end(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Canceled | Self::Quarantined)
+        matches!(self, Self::Done | Self::Failed | Self::Interrupted | Self::Canceled | Self::Quarantined)
     }
 
     /// Whether it stands in the lines of its resources. `failed` does only where its kind says
@@ -144,7 +169,7 @@ pub enum Rerun {
     /// Yes: it does no harm twice.
     #[default]
     Always,
-    /// No: it fails with the reason `interrupted`, and a human decides.
+    /// No: it may have done its work, so a person decides ([`TaskState::Interrupted`]).
     Never,
 }
 
@@ -243,6 +268,19 @@ mod tests {
         }
         assert_eq!(TaskState::from_code(99), None);
         assert_eq!(AttemptResult::HandedBack.to_string(), "handed-back");
+    }
+
+    #[test]
+    fn only_a_failed_task_whose_attempt_was_cut_off_is_interrupted() {
+        for state in TaskState::ALL {
+            for result in AttemptResult::ALL {
+                let is_cut_off = matches!(result, AttemptResult::Lost | AttemptResult::HandedBack);
+                let expected = if *state == TaskState::Failed && is_cut_off { TaskState::Interrupted } else { *state };
+                assert_eq!(state.seen(Some(*result)), expected);
+                assert_eq!(state.seen(Some(*result)).stored(), state.stored());
+            }
+            assert_eq!(state.seen(None), *state);
+        }
     }
 
     #[test]

@@ -158,6 +158,7 @@ fn tasks_line(snapshot: &ClusterSnapshot) -> String {
         (tasks.blocked, "blocked"),
         (tasks.failed, "failed"),
         (tasks.quarantined, "quarantined"),
+        (tasks.interrupted, "interrupted"),
         (tasks.held, "held"),
     ];
     parts.extend(rest.iter().filter(|(count, _)| !count.is_zero()).map(|(count, word)| format!("{count} {word}")));
@@ -172,10 +173,18 @@ fn fields(
 ) -> Vec<(&'static str, Value)> {
     let tasks = &snapshot.tasks;
     let problem = |problem: &Problem| json!({"severity": problem.severity, "text": problem.text, "next": problem.next});
-    let is_capped =
-        [tasks.ready, tasks.waiting, tasks.blocked, tasks.running, tasks.failed, tasks.quarantined, tasks.held]
-            .iter()
-            .any(|count| count.is_capped);
+    let is_capped = [
+        tasks.ready,
+        tasks.waiting,
+        tasks.blocked,
+        tasks.running,
+        tasks.failed,
+        tasks.quarantined,
+        tasks.interrupted,
+        tasks.held,
+    ]
+    .iter()
+    .any(|count| count.is_capped);
     vec![
         ("cluster", json!(snapshot.cluster)),
         ("status", json!(worst(found))),
@@ -201,6 +210,7 @@ fn fields(
                 "running": tasks.running.count,
                 "failed": tasks.failed.count,
                 "quarantined": tasks.quarantined.count,
+                "interrupted": tasks.interrupted.count,
                 "held": tasks.held.count,
                 "is_capped": is_capped,
                 "oldest_ready_s": snapshot.oldest_ready_age.map(seconds),

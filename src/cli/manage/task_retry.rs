@@ -13,6 +13,8 @@ use super::shared::verdict::{BulkArgs, Deed, run as run_deed};
 /// For failed, quarantined, waiting, held and canceled tasks. A selection without -s means failed and
 /// quarantined ones; one of several tasks needs consent (--yes).
 ///
+/// Interrupted tasks (rerun = "never") may have done their work: they are taken only by number or with -s interrupted.
+///
 /// Exit codes: 0, 1 some could not be retried, 3 refused (consent, or a state it means nothing for), 4 no such task.
 #[derive(clap::Args, Debug, Clone)]
 #[command(

@@ -88,6 +88,14 @@ impl Shown {
         let mut table = Table::new(&["", ""]);
         table.row([format!("Task {}", row.id), format!("{}   priority {}", row.kind, row.priority)]);
         table.row(["State".to_owned(), self.state_words(in_utc)]);
+        if row.state == TaskState::Interrupted {
+            let id = row.id.as_i64();
+            let decide = format!(
+                "it may have done its work (rerun = never): check that first, then `rekindle task retry {id}` or \
+                 `rekindle task cancel {id}`"
+            );
+            table.row(["Decide".to_owned(), decide]);
+        }
         if row.wish != Wish::None {
             table.row(["Asked".to_owned(), format!("{}; obeyed when this attempt ends, unless it is done", row.wish)]);
         }
@@ -121,6 +129,9 @@ impl Shown {
         match (row.state, row.due_at, row.started_at, row.ended_at) {
             (TaskState::Waiting, Some(due), ..) => {
                 format!("waiting for {} ({}){error}", when(due, in_utc), in_words(self.now, due))
+            }
+            (TaskState::Interrupted, _, _, Some(at)) => {
+                format!("interrupted on {} {}{error}", row.engine.as_deref().unwrap_or("?"), ago(at))
             }
             (TaskState::Running, _, Some(at), _) => {
                 format!("running on {} {}", row.engine.as_deref().unwrap_or("?"), ago(at))
@@ -156,6 +167,9 @@ impl Shown {
         match self.row.state {
             TaskState::Failed | TaskState::Quarantined => {
                 vec![format!("rekindle task log {id}"), format!("rekindle task retry {id}")]
+            }
+            TaskState::Interrupted => {
+                ["log", "retry", "cancel"].map(|verb| format!("rekindle task {verb} {id}")).to_vec()
             }
             TaskState::Running => vec![format!("rekindle task wait {id}")],
             TaskState::Held => vec![format!("rekindle task retry {id}")],

@@ -33,7 +33,7 @@ fn overall_of_a_healthy_cluster() {
         by_default(Mode::Overall, &snapshot()),
         "REKINDLE OK - 5 engines alive, 128 ready (oldest 42s), 36 failures/h | engines_alive=5;;;0 \
          engines_dead=0;0;;0 engines_late=0;0;;0 engines_paused=0;0;;0 ready=128;;;0 oldest_ready=42s;300;1800;0 \
-         failed=0;0;;0 quarantined=0;;0;0 held=0;0;;0 done_1h=2514;;;0 failures_1h=36;;;0 takeovers_1h=0;;;0 \
+         failed=0;0;;0 quarantined=0;;0;0 interrupted=0;0;;0 held=0;0;;0 done_1h=2514;;;0 failures_1h=36;;;0 takeovers_1h=0;;;0 \
          running=17;;;0;20 clock_skew=0.02s;2;;0\n"
     );
 }
@@ -271,14 +271,14 @@ fn any_engine() -> impl Strategy<Value = EngineView> {
 }
 
 fn any_snapshot() -> impl Strategy<Value = ClusterSnapshot> {
-    let counts = prop::array::uniform7(prop_oneof![Just(0u64), 0..2_000u64, 99_990..100_010u64]);
+    let counts = prop::array::uniform8(prop_oneof![Just(0u64), 0..2_000u64, 99_990..100_010u64]);
     let free_text = r#"(\PC|[|'"\n\r;=\x00-\x1f]){0,80}"#;
     let ages = (prop::option::of(0u64..4_000), 0u64..5_000, 0u64..5_000);
     (prop::collection::vec(any_engine(), 0..8), counts, free_text, free_text, ages, any::<bool>()).prop_map(
         |(engines, n, kind, error, (oldest, trip, skew), is_schema_ok)| {
             let mut s = snapshot();
-            let [ready, waiting, blocked, running, held, failed, quarantined] = n.map(Capped::new);
-            s.tasks = TaskCounts { ready, waiting, blocked, running, held, failed, quarantined };
+            let [ready, waiting, blocked, running, held, failed, quarantined, interrupted] = n.map(Capped::new);
+            s.tasks = TaskCounts { ready, waiting, blocked, running, held, failed, quarantined, interrupted };
             s.stuck = vec![stuck(TaskState::Failed, &kind, n[5], &error), stuck(TaskState::Held, &error, n[4], &kind)];
             s.oldest_ready_age = oldest.map(Duration::from_secs);
             s.db.round_trip = Duration::from_millis(trip);

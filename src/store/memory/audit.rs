@@ -57,7 +57,7 @@ impl State {
         // which may be of the batch too.
         let before: BTreeMap<TaskId, VerbOutcome> = ids
             .iter()
-            .filter_map(|id| self.tasks.get(id).map(|task| (*id, VerbOutcome::Applied(task.state))))
+            .filter_map(|id| self.tasks.get(id).map(|task| (*id, VerbOutcome::Applied(task.seen()))))
             .collect();
         for id in ids {
             let outcome = match (self.task_verb(id, verb, now)?, before.get(&id)) {

@@ -130,7 +130,7 @@ impl State {
         TaskRow {
             id,
             kind: task.kind.clone(),
-            state: task.state,
+            state: task.seen(),
             reason: task.reason,
             priority: task.priority,
             due_at: task.due_at,
@@ -187,7 +187,7 @@ impl State {
         let state = |id: &TaskId| {
             let task = self.find(*id)?;
             let (engine, error) = (self.engine_of(task), task.error.clone());
-            Some((*id, TaskState4Wait { state: task.state, attempt: task.attempt, engine, error }))
+            Some((*id, TaskState4Wait { state: task.seen(), attempt: task.attempt, engine, error }))
         };
         ids.iter().filter_map(state).collect()
     }
@@ -230,7 +230,7 @@ impl State {
         let resource = self.resources.get(name);
         let owner = resource.and_then(|r| r.owner);
         let line = self.lines.get(name).into_iter().flatten().take(LINE_MAX);
-        let line: Vec<_> = line.filter_map(|id| self.tasks.get(id).map(|task| (*id, task.state))).collect();
+        let line: Vec<_> = line.filter_map(|id| self.tasks.get(id).map(|task| (*id, task.seen()))).collect();
         ResourceRow {
             name: name.clone(),
             owner_task: owner.map(|(task, _)| task),
@@ -247,7 +247,7 @@ impl State {
     }
 
     pub(super) fn status(&self, now: Timestamp) -> StatusView {
-        let count = |state: TaskState| self.tasks.values().filter(|task| task.state == state).count() as u64;
+        let count = |state: TaskState| self.tasks.values().filter(|task| task.seen() == state).count() as u64;
         let lately = |at: Option<Timestamp>| at.is_some_and(|at| at > now.before(HOUR));
         let states = TaskState::ALL.iter().filter(|s| !matches!(s, TaskState::Done | TaskState::Canceled));
         let oldest = |state, at: fn(&TaskEntry) -> Option<Timestamp>| {
@@ -256,7 +256,12 @@ impl State {
         };
         let lost = self.attempts.values().flatten().filter(|row| row.result == Some(AttemptResult::Lost));
         let done = self.archive.values().filter(|task| task.state == TaskState::Done);
-        let failed = self.tasks.values().filter(|task| task.state == TaskState::Failed);
+        let failed = self.tasks.values().filter(|task| task.seen() == TaskState::Failed);
+        let is_cut_off = |task: &&TaskEntry| {
+            task.seen() == TaskState::Interrupted && task.result == Some(AttemptResult::Lost) && lately(task.ended_at)
+        };
+        // What was lost and waits for a person was taken over by nobody.
+        let cut_off = self.tasks.values().filter(is_cut_off).count() as u64;
         StatusView {
             meta: self.meta(now),
             engines: self.engine_rows(now),
@@ -266,13 +271,13 @@ impl State {
             failed_kinds: self.failed_kinds(now),
             done_1h: done.filter(|task| lately(task.ended_at)).count() as u64,
             failed_1h: failed.filter(|task| lately(task.ended_at)).count() as u64,
-            taken_over_1h: lost.filter(|row| lately(row.ended_at)).count() as u64,
+            taken_over_1h: (lost.filter(|row| lately(row.ended_at)).count() as u64).saturating_sub(cut_off),
         }
     }
 
     fn failed_kinds(&self, now: Timestamp) -> Vec<FailedKind> {
         let mut kinds = BTreeMap::new();
-        for task in self.tasks.values().filter(|task| task.state == TaskState::Failed) {
+        for task in self.tasks.values().filter(|task| task.seen() == TaskState::Failed) {
             let newest = task.ended_at.map_or(Duration::ZERO, |at| now.since(at));
             let kind = kinds.entry(task.kind.clone()).or_insert_with(|| FailedKind {
                 kind: task.kind.clone(),

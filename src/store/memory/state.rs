@@ -234,6 +234,11 @@ impl Default for State {
 }
 
 impl TaskEntry {
+    /// Its state as people are told it.
+    pub fn seen(&self) -> TaskState {
+        self.state.seen(self.result)
+    }
+
     /// The claim that holds it, if it runs.
     pub fn held(&self, id: TaskId) -> Option<Held> {
         let nonce = self.nonce.filter(|_| self.state == TaskState::Running)?;

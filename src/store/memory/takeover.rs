@@ -40,7 +40,7 @@ impl State {
             self.free_strays(owner);
         }
         if let Some(engine) = self.engines.get_mut(&owner) {
-            engine.taken_over += ids.len() as u64;
+            engine.taken_over += report.ready as u64;
         }
         Ok(report)
     }

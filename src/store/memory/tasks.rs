@@ -80,7 +80,7 @@ impl State {
 
     pub(super) fn task_verb(&mut self, id: TaskId, verb: TaskVerb, now: Timestamp) -> StoreResult<VerbOutcome> {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(self.archived_verb(id, verb)) };
-        let state = task.state;
+        let state = task.seen();
         match (verb, state) {
             (TaskVerb::Cancel, TaskState::Running) => {
                 task.wish = Wish::Cancel;
@@ -90,7 +90,7 @@ impl State {
                 self.must_be_recorded()?;
                 self.move_on(id, &Next::Canceled, AttemptResult::Canceled, None, now);
             }
-            (TaskVerb::Retry, TaskState::Failed | TaskState::Quarantined | TaskState::Waiting | TaskState::Held) => {
+            (TaskVerb::Retry, _) if matches!(verb.on(state), VerbOutcome::Applied(_)) => {
                 task.start_again();
                 self.make_ready(id);
             }

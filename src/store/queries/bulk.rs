@@ -12,6 +12,7 @@ use super::claim::create_missing;
 use super::ends::{ARCHIVED, is_recorded, moved_away, of_task};
 use super::history;
 use super::lines::wake_heads;
+use super::people::SEEN;
 use super::rows::{is_in, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::{ResourceName, TaskId};
@@ -106,7 +107,7 @@ fn lock(db: &mut dyn Db, table: &str, ids: &BTreeSet<TaskId>) -> StoreResult<BTr
     let wait = db.dialect().for_update;
     let mut s = db.stmt();
     let list = s.in_ints(ids.iter().map(|id| id.as_i64()));
-    let sql = s.sql(format!("SELECT id, state FROM {table} WHERE id {list} ORDER BY id {wait}"));
+    let sql = s.sql(format!("SELECT t.id, {SEEN} FROM {table} t WHERE t.id {list} ORDER BY t.id {wait}"));
     let mut found = BTreeMap::new();
     for mut row in db.query("lock tasks", &sql)? {
         let id = TaskId::new(row.int());

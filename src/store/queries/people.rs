@@ -1,5 +1,7 @@
 //! Tasks as people see them. Nothing here decides anything.
 
+use std::collections::BTreeSet;
+
 use super::rows::{micros, now, resources_of};
 use crate::protocol::ids::{Incarnation, KindName, Nonce, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
@@ -8,6 +10,20 @@ use crate::store::api::{StoreResult, TaskState4Wait};
 use crate::store::db::Db;
 use crate::store::sql::{Row, Stmt};
 use crate::store::types::{AttemptRow, OutputRow, Selected, TaskFilter, TaskRow};
+
+/// Of the table `t`: the state that people are told, as [`TaskState::seen`] says it.
+pub const SEEN: &str = "CASE WHEN t.state = 5 AND t.result IN (5, 6) THEN 9 ELSE t.state END";
+
+/// Whether a row is in this state as people are told it, for states that wait for a person. The literal number
+/// lets the index `task_aside` answer.
+pub fn is_aside(state: TaskState) -> String {
+    let more = match state {
+        TaskState::Failed => " AND COALESCE(result, 0) NOT IN (5, 6)",
+        TaskState::Interrupted => " AND result IN (5, 6)",
+        _ => "",
+    };
+    format!("{ASIDE} AND state = {}{more}", state.stored().code())
+}
 
 const LIVE: &str = "t.id, t.kind, t.state, t.reason, t.priority, t.due_at, t.attempt, t.failures, t.lost, \
      COALESCE(i.name, t.engine), t.owner, t.token, t.nonce, t.wish, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
@@ -26,6 +42,12 @@ const FROM_LIVE: &str = "FROM task t LEFT JOIN engine_info i ON i.incarnation = 
 const FROM_ARCHIVE: &str = "FROM task_archive t";
 
 fn read_task(row: &mut Row) -> TaskRow {
+    let mut task = read_row(row);
+    task.state = task.state.seen(task.result);
+    task
+}
+
+fn read_row(row: &mut Row) -> TaskRow {
     TaskRow {
         id: TaskId::new(row.int()),
         kind: KindName::from_stored(row.text()),
@@ -115,7 +137,7 @@ pub fn select(db: &mut dyn Db, filter: &TaskFilter) -> StoreResult<Vec<Selected>
         if states.is_empty() {
             continue;
         }
-        for mut row in list(db, filter, &states, "t.id, t.kind, t.state", from)? {
+        for mut row in list(db, filter, &states, &format!("t.id, t.kind, {SEEN}"), from)? {
             let (id, kind) = (TaskId::new(row.int()), KindName::from_stored(row.text()));
             let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Failed);
             found.push(Selected { id, kind, state });
@@ -134,8 +156,15 @@ fn list(
     from: &str,
 ) -> StoreResult<Vec<Row>> {
     let mut s = db.stmt();
-    let codes: Vec<String> = states.iter().map(|state| state.code().to_string()).collect();
+    let codes: BTreeSet<i16> = states.iter().map(|state| state.stored().code()).collect();
+    let codes: Vec<String> = codes.iter().map(ToString::to_string).collect();
     let mut wheres = vec![format!("t.state IN ({})", codes.join(", "))];
+    // Both are stored as failed: where only one of them is meant, the other is left out.
+    match (states.contains(&TaskState::Failed), states.contains(&TaskState::Interrupted)) {
+        (true, false) => wheres.push("NOT (t.state = 5 AND COALESCE(t.result, 0) IN (5, 6))".into()),
+        (false, true) => wheres.push("NOT (t.state = 5 AND COALESCE(t.result, 0) NOT IN (5, 6))".into()),
+        _ => {}
+    }
     if states.iter().all(|state| state.needs_human()) {
         wheres.push(format!("t.{ASIDE}"));
     }
@@ -193,7 +222,7 @@ pub fn task_states(db: &mut dyn Db, tasks: &[TaskId]) -> StoreResult<Vec<(TaskId
     let mut s = db.stmt();
     let ids = s.in_ints(tasks.iter().map(|t| t.as_i64()));
     let sql = s.sql(format!(
-        "SELECT t.id, t.state, t.attempt, COALESCE(i.name, t.engine), t.error {FROM_LIVE} WHERE t.id {ids} \
+        "SELECT t.id, {SEEN}, t.attempt, COALESCE(i.name, t.engine), t.error {FROM_LIVE} WHERE t.id {ids} \
          UNION ALL SELECT t.id, t.state, t.attempt, t.engine, t.error FROM task_archive t WHERE t.id {ids}"
     ));
     let read = |mut row: Row| {

@@ -1,5 +1,6 @@
 //! Resources as people see them.
 
+use super::people::SEEN;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::task::TaskState;
 use crate::store::api::StoreResult;
@@ -73,7 +74,7 @@ pub fn resource(db: &mut dyn Db, name: &ResourceName) -> StoreResult<Option<Reso
     let mut s = db.stmt();
     let at = s.text(name.as_str());
     let sql = s.sql(format!(
-        "SELECT t.id, t.state FROM task_resource tr JOIN task t ON t.id = tr.task \
+        "SELECT t.id, {SEEN} FROM task_resource tr JOIN task t ON t.id = tr.task \
          WHERE tr.resource = {at} AND tr.in_line = 1 ORDER BY tr.task LIMIT {LINE_MAX}"
     ));
     let read = |mut row: Row| Some((TaskId::new(row.int()), TaskState::from_code(row.int())?));

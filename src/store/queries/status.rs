@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::engine_rows::engines;
 use super::meta::meta;
-use super::people::ASIDE;
+use super::people::is_aside;
 use super::rows::micros;
 use crate::protocol::ids::KindName;
 use crate::protocol::task::TaskState;
@@ -23,7 +23,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
         // The literal state lets the partial indexes answer.
         let is_it = match state {
             TaskState::Running => "owner IS NOT NULL".to_owned(),
-            other if other.needs_human() => format!("{ASIDE} AND state = {}", other.code()),
+            other if other.needs_human() => is_aside(*other),
             other => format!("state = {}", other.code()),
         };
         let sql = db.stmt().sql(format!("SELECT count(*) FROM (SELECT 1 FROM task WHERE {is_it} LIMIT {COUNT_MAX}) c"));
@@ -32,20 +32,25 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
     let hour = micros(Duration::from_secs(3_600));
     let by = db.dialect().by("task_owner");
     let mut s = db.stmt();
+    let (failed, interrupted) = (is_aside(TaskState::Failed), is_aside(TaskState::Interrupted));
     // Bound, because prepared statements are kept by their text.
     let since = s.int(now.as_us() - hour);
     let sql = s.sql(format!(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM task_archive WHERE ended_at > {since} AND state = 7 LIMIT {COUNT_MAX}) c), \
-         (SELECT count(*) FROM (SELECT 1 FROM task WHERE {ASIDE} AND state = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
+         (SELECT count(*) FROM (SELECT 1 FROM task WHERE {failed} AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
          (SELECT count(*) FROM (SELECT 1 FROM attempt WHERE ended_at > {since} AND result = 5 LIMIT {COUNT_MAX}) c), \
+         (SELECT count(*) FROM (SELECT 1 FROM task WHERE {interrupted} AND result = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
          (SELECT min(claimed_at) FROM task {by} WHERE owner IS NOT NULL)"
     ));
     let mut row = db.first("count the last hour", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
+    let mut next = || row.int().unsigned_abs();
+    let (done_1h, failed_1h, lost, interrupted) = (next(), next(), next(), next());
     Ok(StatusView {
         counts,
-        done_1h: row.int().unsigned_abs(),
-        failed_1h: row.int().unsigned_abs(),
-        taken_over_1h: row.int().unsigned_abs(),
+        done_1h,
+        failed_1h,
+        // What was lost and waits for a person was taken over by nobody.
+        taken_over_1h: lost.saturating_sub(interrupted),
         oldest_running: row.opt_int().map(|t| now.since(Timestamp::from_us(t))),
         oldest_ready: oldest_ready(db, now)?,
         failed_kinds: failed_kinds(db, now)?,
@@ -73,8 +78,9 @@ fn failed_kinds(db: &mut dyn Db, now: Timestamp) -> StoreResult<Vec<FailedKind>>
     let sql = db.stmt().sql(format!(
         "SELECT g.kind, g.many, g.newest, (SELECT t.error FROM task t WHERE t.id = g.last_id) \
          FROM (SELECT f.kind AS kind, count(*) AS many, max(f.ended_at) AS newest, max(f.id) AS last_id \
-         FROM (SELECT id, kind, ended_at FROM task WHERE {ASIDE} AND state = 5 LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
-         ORDER BY g.many DESC, g.kind LIMIT 20"
+         FROM (SELECT id, kind, ended_at FROM task WHERE {} LIMIT {COUNT_MAX}) f GROUP BY f.kind) g \
+         ORDER BY g.many DESC, g.kind LIMIT 20",
+        is_aside(TaskState::Failed)
     ));
     let read = |mut row: Row| FailedKind {
         kind: KindName::from_stored(row.text()),

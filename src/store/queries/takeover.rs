@@ -104,7 +104,8 @@ pub fn take_over_here(db: &mut dyn Db, owner: Incarnation, by: &str, limit: usiz
     }
     free_strays(db, owner, more || report.skipped > 0, &mut freed)?;
     wake_heads(db, &freed)?;
-    count_taken(db, owner, by, rows.len())?;
+    // What is put aside or canceled is taken over by nobody.
+    count_taken(db, owner, by, report.ready)?;
     hours::add_here(db, owner, &counts)?;
     Ok(report)
 }

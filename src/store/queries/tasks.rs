@@ -7,6 +7,7 @@ use super::change::{Change, change};
 use super::claim::create_missing;
 use super::ends::{Ended, write_next};
 use super::lines::wake_heads;
+use super::people::SEEN;
 use super::rows::{micros, resources_of};
 use super::takeover::lock_resources;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
@@ -214,7 +215,7 @@ pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
         let lock = db.dialect().for_update;
         let mut s = db.stmt();
         let id = s.int(task.as_i64());
-        let sql = s.sql(format!("SELECT state, token FROM task WHERE id = {id} {lock}"));
+        let sql = s.sql(format!("SELECT {SEEN}, t.token FROM task t WHERE t.id = {id} {lock}"));
         let Some(mut row) = db.first("change a task", &sql)? else { return archived_verb(db, task, verb) };
         same_resources(db, &wants, std::iter::once(&task))?;
         let state = TaskState::from_code(row.int()).unwrap_or(TaskState::Failed);
@@ -227,7 +228,7 @@ pub fn task_verb(db: &mut dyn Db, task: TaskId, verb: TaskVerb) -> StoreResult<V
                 wake_heads(db, &names.into_iter().collect())?;
                 Ok(VerbOutcome::Applied(state))
             }
-            (TaskVerb::Retry, TaskState::Failed | TaskState::Quarantined | TaskState::Waiting | TaskState::Held) => {
+            (TaskVerb::Retry, _) if matches!(verb.on(state), VerbOutcome::Applied(_)) => {
                 make_ready(db, task)?;
                 Ok(VerbOutcome::Applied(state))
             }

@@ -161,11 +161,13 @@ pub enum TaskVerb {
 impl TaskVerb {
     /// What comes of it for a task in this state: the one place that knows.
     pub const fn on(self, state: TaskState) -> VerbOutcome {
-        use TaskState::{Blocked, Canceled, Done, Failed, Held, Quarantined, Ready, Running, Waiting};
+        use TaskState::{Blocked, Canceled, Done, Failed, Held, Interrupted, Quarantined, Ready, Running, Waiting};
         match (self, state) {
             (Self::Cancel, Running) => VerbOutcome::Asked,
-            (Self::Cancel, Ready | Waiting | Blocked | Held | Failed | Quarantined)
-            | (Self::Retry, Failed | Quarantined | Waiting | Held | Canceled) => VerbOutcome::Applied(state),
+            (Self::Cancel, Ready | Waiting | Blocked | Held | Failed | Interrupted | Quarantined)
+            | (Self::Retry, Failed | Interrupted | Quarantined | Waiting | Held | Canceled) => {
+                VerbOutcome::Applied(state)
+            }
             (Self::Cancel, Done | Canceled) | (Self::Retry, Ready | Blocked | Running | Done) => {
                 VerbOutcome::WrongState(state)
             }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rekindle::protocol::ids::TaskId;
 use rekindle::protocol::takeover::Next;
-use rekindle::protocol::task::AttemptResult;
+use rekindle::protocol::task::{AttemptResult, Policy, Rerun};
 use rekindle::store::Finish;
 
 use super::{Desk, live};
-use crate::support::builders::done;
+use crate::support::builders::{done, failed};
 
 #[test]
 fn a_task_is_added_listed_and_shown() {
@@ -40,6 +40,44 @@ fn a_task_is_added_listed_and_shown() {
     assert!(shown.starts_with("Task #1    mail   priority 0\nState      ready\n"), "{shown}");
     assert!(shown.contains("Resources  a, b\n") && shown.contains("JSON: invoice=7, to=[redacted]\n"), "{shown}");
     assert!(desk.run("task show 1 --payload").out.ends_with("payload:\n{\"invoice\": 7, \"to\": \"bob\"}\n"));
+}
+
+/// A payment must not be made twice because somebody tried many again.
+#[test]
+fn an_interrupted_task_says_that_it_may_have_done_its_work_and_waits_for_a_decision() {
+    let desk = Desk::new();
+    let (store, app) = (desk.store(), live(&*desk.store(), "app1"));
+    desk.run("task add mail").code(0);
+    desk.run("task add mail").code(0);
+    let never = Policy { rerun: Rerun::Never, ..Policy::default() };
+    let claimed = app.claim().policy(never).run(&*store);
+    app.ends(&*store, failed(&claimed[1]));
+    app.dies(&*store);
+    app.takeover(&*store);
+    live(&*store, "app2");
+    let shown = desk.run("task show 1").code(0).out;
+    assert!(shown.contains("State     interrupted on app1 since "), "{shown}");
+    let decide = "Decide    it may have done its work (rerun = never): check that first, then `rekindle task retry 1` or \
+                  `rekindle task cancel 1`\n";
+    assert!(shown.contains(decide), "{shown}");
+    assert!(shown.ends_with("next: rekindle task retry 1\nnext: rekindle task cancel 1\n"), "{shown}");
+    let words = "1 task needs a decision: it was interrupted and may have done its work";
+    let status = desk.run("status").code(0).out;
+    assert!(status.contains(&format!("{words}\n            -> rekindle task list -s interrupted\n")), "{status}");
+    assert!(!status.contains("1 task was taken over") && status.contains("0 taken over"), "{status}");
+    assert!(status.contains("1 failed   1 interrupted"), "{status}");
+    let check = desk.check("").code(1).out;
+    assert!(
+        check.contains(words) && check.contains(" failed=1;0;;0 quarantined=0;;0;0 interrupted=1;0;;0 "),
+        "{check}"
+    );
+    assert_eq!(desk.run("task list -s interrupted -o name").out, "1\n");
+    // What takes many along leaves it out, unless it is named.
+    let rehearsed = |line: &str| desk.run(&format!("task retry {line} --all --dry-run")).code(0).out;
+    assert_eq!(rehearsed("-s failed"), "#2 failed -> ready   (dry run)\n");
+    assert_eq!(rehearsed("-k mail"), "#2 failed -> ready   (dry run)\n");
+    assert_eq!(rehearsed("-s interrupted"), "#1 interrupted -> ready   (dry run)\n");
+    assert_eq!(desk.run("task retry 1").code(0).out, "#1 interrupted -> ready\n");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn ends_of(claimed: &Claimed) -> Vec<(&'static str, Finish, TaskState)> {
         ("snoozed", Finish { next: snooze, ..handed_back(claimed) }, TaskState::Waiting),
         ("handed back", handed_back(claimed), TaskState::Ready),
         ("never started", Finish { unstarted: true, ..handed_back(claimed) }, TaskState::Ready),
-        ("interrupted, and is not to run again", never, TaskState::Failed),
+        ("interrupted, and is not to run again", never, TaskState::Interrupted),
     ]
 }
 

@@ -89,7 +89,7 @@ macro_rules! store_cases {
                 the_lost_attempt_is_written_with_its_evidence
                 the_third_lost_engine_quarantines_the_task
                 an_incarnation_is_charged_once_per_task
-                rerun_never_fails_and_raises_the_token
+                rerun_never_interrupts_and_raises_the_token
                 a_wish_to_cancel_is_obeyed_at_takeover
                 a_wish_is_obeyed_by_whoever_ends_the_life_of_the_owner
                 what_a_stopped_engine_left_counts_as_handed_back
@@ -156,6 +156,7 @@ macro_rules! store_cases {
                 tasks_are_added_all_or_none
                 retry_fits_waiting_failed_quarantined_and_held_tasks
                 cancel_fits_every_task_that_is_not_over
+                an_interrupted_task_is_told_apart_from_failed_ones
                 verbs_on_unknown_and_done_tasks_change_nothing
                 a_canceled_task_is_redriven_under_its_number
                 tasks_are_listed_newest_first_by_state_kind_resource_and_engine

@@ -81,7 +81,7 @@ pub fn an_incarnation_is_charged_once_per_task(rig: &Rig) {
     assert!(after.token > before);
 }
 
-pub fn rerun_never_fails_and_raises_the_token(rig: &Rig) {
+pub fn rerun_never_interrupts_and_raises_the_token(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     let id = task_on(&["r"]).add(store);
     let policy = Policy { rerun: Rerun::Never, ..Policy::default() };
@@ -89,7 +89,8 @@ pub fn rerun_never_fails_and_raises_the_token(rig: &Rig) {
     a.dies(store);
     assert_eq!(a.takeover(store).parked, 1);
     let task = row(store, id);
-    assert_eq!((task.state, task.owner), (TaskState::Failed, None));
+    assert_eq!((task.state, task.owner), (TaskState::Interrupted, None));
+    assert_eq!(store.engines().unwrap().1[0].taken_over, 0, "nobody took it over");
     assert!(task.token > claimed.held.token);
     let free = store.resource(&resource("r")).unwrap().unwrap();
     assert_eq!((free.owner_task, free.token), (None, task.token));
@@ -151,7 +152,7 @@ pub fn a_wish_is_obeyed_by_whoever_ends_the_life_of_the_owner(rig: &Rig) {
                     Wish::Cancel => TaskState::Canceled,
                     Wish::Hold => TaskState::Held,
                     Wish::Requeue => TaskState::Ready,
-                    Wish::None if policy.rerun == Rerun::Never => TaskState::Failed,
+                    Wish::None if policy.rerun == Rerun::Never => TaskState::Interrupted,
                     Wish::None => TaskState::Ready,
                 };
                 assert_eq!((row.state, row.wish), (expected, Wish::None), "{way} {wish} {:?}", policy.rerun);

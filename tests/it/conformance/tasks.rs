@@ -1,6 +1,8 @@
 //! Adding tasks, what people ask of them, and what they read.
 
-use rekindle::protocol::task::{AttemptResult, TaskState};
+use rekindle::protocol::ids::TaskId;
+use rekindle::protocol::takeover::Next;
+use rekindle::protocol::task::{AttemptResult, OnFailure, Policy, Rerun, TaskState};
 use rekindle::store::*;
 
 use crate::support::builders::*;
@@ -76,6 +78,54 @@ pub fn cancel_fits_every_task_that_is_not_over(rig: &Rig) {
             assert_eq!(store.task_verb(id, TaskVerb::Cancel).unwrap(), VerbOutcome::WrongState(TaskState::Canceled));
         }
     }
+}
+
+pub fn an_interrupted_task_is_told_apart_from_failed_ones(rig: &Rig) {
+    let (store, a, b) = (&*rig.store, engine("a").on(rig), engine("b").on(rig));
+    let ids = task_on(&["r"]).add_many(store, 1).into_iter().chain(task().add_many(store, 4)).collect::<Vec<_>>();
+    let never = Policy { rerun: Rerun::Never, on_failure: OnFailure::Block, ..Policy::default() };
+    let in_line = a.claim().keyed().policy(never).one(store);
+    let lost = a.claim().limit(1).policy(never).one(store);
+    a.dies(store);
+    assert_eq!(a.takeover(store).parked, 2);
+    // Stopped by its own engine, failed for good, and failed at last: only the first was cut off.
+    let c = b.claim().policy(never).run(store);
+    let ends = [handed_back(&c[0]), failed(&c[1]), retry(&c[2], secs(1))];
+    b.finish(store, &ends.map(|end| Finish { next: Next::Failed, ..end }));
+    let cut_off = [in_line.held.task, lost.held.task, c[0].held.task];
+    for id in &ids {
+        let expected = if cut_off.contains(id) { TaskState::Interrupted } else { TaskState::Failed };
+        assert_eq!(row(store, *id).state, expected);
+        assert_eq!(store.task_states(&[*id]).unwrap()[0].1.state, expected);
+    }
+    let sorted = |mut ids: Vec<TaskId>| {
+        ids.sort_unstable();
+        ids
+    };
+    let of = |states: &[TaskState]| {
+        let filter = TaskFilter { states: states.to_vec(), limit: 9, ..TaskFilter::default() };
+        let selected: Vec<_> = store.select(&filter).unwrap().into_iter().map(|task| task.id).collect();
+        assert_eq!(store.tasks(&filter).unwrap().1.into_iter().map(|row| row.id).collect::<Vec<_>>(), selected);
+        sorted(selected)
+    };
+    assert_eq!(of(&[TaskState::Interrupted]), sorted(cut_off.to_vec()));
+    assert_eq!(of(&[TaskState::Failed, TaskState::Quarantined]), sorted(vec![c[1].held.task, c[2].held.task]));
+    assert_eq!(of(&[TaskState::Failed, TaskState::Interrupted]), sorted(ids.clone()));
+    assert_eq!(of(&[]), sorted(ids.clone()));
+    let r = store.resource(&resource("r")).unwrap().unwrap();
+    assert_eq!(r.line, [(in_line.held.task, TaskState::Interrupted)]);
+    let status = store.status().unwrap();
+    assert!(status.counts.contains(&(TaskState::Interrupted, 3)) && status.counts.contains(&(TaskState::Failed, 2)));
+    assert_eq!((status.failed_1h, status.taken_over_1h, status.failed_kinds[0].count), (2, 0, 2));
+    // A person decides, one by one or by its name.
+    let applied = VerbOutcome::Applied(TaskState::Interrupted);
+    assert_eq!(store.task_verb(cut_off[0], TaskVerb::Retry).unwrap(), applied);
+    let both = store.task_verbs(&cut_off[1..], TaskVerb::Cancel, &super::audit::change("task cancel")).unwrap();
+    assert_eq!(both, [applied; 2]);
+    assert_eq!(row(store, cut_off[0]).state, TaskState::Ready);
+    let again = b.claim().keyed().policy(never).one(store);
+    b.ends(store, failed(&again));
+    assert_eq!(row(store, cut_off[0]).state, TaskState::Failed, "what an earlier attempt came to is forgotten");
 }
 
 pub fn verbs_on_unknown_and_done_tasks_change_nothing(rig: &Rig) {
