@@ -106,6 +106,15 @@ pub fn changed() {
     }
 }
 
+/// Does something that must not end by a panic: with a thread gone that others rely on, the process would go on
+/// for nothing. So it ends, and whoever watches it starts it again.
+pub fn or_abort(what: &str, body: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+        log::error!("{what} panicked: the process ends");
+        abort(what);
+    }
+}
+
 /// Ends the process.
 pub fn abort(why: &str) -> ! {
     if let Some(player) = player() {

@@ -12,7 +12,7 @@ use std::io;
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::limits;
+use super::{limits, oom};
 
 /// From now on this process is nobody's business. To be called first thing in `main`: what was read before
 /// is in memory, and stays readable for as long as this was not said.
@@ -21,6 +21,8 @@ use super::limits;
 /// started with.
 pub fn hide() -> io::Result<()> {
     limits::remember()?;
+    // Without it tasks have this process's score, which is what they have anywhere.
+    let _ = oom::remember();
     let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
     setrlimit(Resource::RLIMIT_CORE, 0, hard)?;
     Ok(set_dumpable(false)?)
