@@ -10,6 +10,7 @@
 //! the gate's lock, where no new child can appear) or is compared by its start time.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,12 +43,13 @@ const LOOKS_MAX: usize = 3;
 const PAUSE_MIN: Duration = Duration::from_micros(500);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
-/// Signals a process group. That it is gone already is fine.
-pub(super) fn signal_group(pgid: i32, signal: Signal) {
-    if let Err(error) = killpg(Pid::from_raw(pgid), signal)
-        && error != Errno::ESRCH
-    {
-        log::warn!("could not send {signal} to process group {pgid}: {error}");
+/// Signals the group of a main process whose supervisor has not reaped it. Where there is no group yet, it was
+/// just forked and is alone: then it gets the signal itself, when it lets signals in before its exec.
+pub(super) fn signal_group(main: i32, signal: Signal) {
+    match killpg(Pid::from_raw(main), signal) {
+        Ok(()) => {}
+        Err(Errno::ESRCH) => signal_one(main, signal),
+        Err(error) => log::warn!("could not send {signal} to process group {main}: {error}"),
     }
 }
 
@@ -77,7 +79,7 @@ pub(super) fn kill_tree(main: i32, clock: &dyn Clock) -> BTreeSet<Name> {
     let mut killed = BTreeSet::new();
     signal_one(main, Signal::SIGSTOP);
     loop {
-        let below = if planted(Bug::DirectChildOnly) { Vec::new() } else { tree::descendants(&look(), main) };
+        let below = if planted(Bug::DirectChildOnly) { Vec::new() } else { descendants(main) };
         let count = killed.len();
         killed.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL).is_there()).map(name));
         // Nothing new was found, and all that was found has its signal: nobody is left who could fork.
@@ -91,6 +93,18 @@ pub(super) fn kill_tree(main: i32, clock: &dyn Clock) -> BTreeSet<Name> {
     }
     signal_one(main, Signal::SIGKILL);
     killed
+}
+
+/// What is below a main process. Where that cannot be read at present, its group and the sweep after its end do
+/// without.
+fn descendants(main: i32) -> Vec<Proc> {
+    look().map_or_else(
+        |error| {
+            log::warn!("could not read /proc to kill what is below process {main}: {error}");
+            Vec::new()
+        },
+        |all| tree::descendants(&all, main),
+    )
 }
 
 /// For a main process whose supervisor has not reaped it.
@@ -135,7 +149,7 @@ impl Strays {
 
     /// Ends an attempt whose main process has ended but is not reaped: kills its group, reaps it, and
     /// returns when nothing is left of it, nor of what was `killed` before. False if something hangs in
-    /// the kernel.
+    /// the kernel, or if nobody can say: a /proc that cannot be read is not one that shows nothing.
     pub(super) fn end_attempt(&self, main: i32, killed: &BTreeSet<Name>) -> bool {
         // Before the reaping: until then the group's number is surely ours.
         signal_group(main, Signal::SIGKILL);
@@ -158,30 +172,41 @@ impl Strays {
         // Read before the pass looks: whoever asks later may have ended after the look.
         let upto = self.asked.load(Ordering::Acquire);
         let left = self.until_gone(|| {
-            let mut found = self.pass();
+            let mut found = self.pass()?;
             found.retain(|name| !state.given_up.contains(name));
-            found
+            Ok(found)
         });
-        if left.is_empty() {
-            state.answered = upto;
-            return true;
+        match left {
+            Ok(left) if left.is_empty() => {
+                state.answered = upto;
+                true
+            }
+            Ok(left) => {
+                state.given_up.extend(left);
+                false
+            }
+            Err(_) => false,
         }
-        state.given_up.extend(left);
-        false
     }
 
-    /// Repeats a pass until it finds nothing. What is left after [`SWEEP_MAX`] is returned.
-    fn until_gone(&self, mut pass: impl FnMut() -> BTreeSet<Name>) -> BTreeSet<Name> {
+    /// Repeats a pass until it finds nothing. What is left after [`SWEEP_MAX`] is returned, or why nobody knows:
+    /// descriptors that are used up may be free again a moment later, so a look that fails is taken again too.
+    fn until_gone(&self, mut pass: impl FnMut() -> io::Result<BTreeSet<Name>>) -> io::Result<BTreeSet<Name>> {
         let began = self.clock.lease_now();
         let mut pause = PAUSE_MIN;
         loop {
             let left = pass();
-            if left.is_empty() {
+            if left.as_ref().is_ok_and(BTreeSet::is_empty) {
                 return left;
             }
             if self.clock.lease_now().since(began) >= SWEEP_MAX {
-                let pids: Vec<i32> = left.iter().map(|name| name.0).collect();
-                log::error!("killed processes of ended attempts do not go away: {pids:?}");
+                match &left {
+                    Ok(left) => {
+                        let pids: Vec<i32> = left.iter().map(|name| name.0).collect();
+                        log::error!("killed processes of ended attempts do not go away: {pids:?}");
+                    }
+                    Err(error) => log::error!("could not read /proc, so nobody knows what tasks left: {error}"),
+                }
                 return left;
             }
             self.clock.pause(pause);
@@ -191,30 +216,30 @@ impl Strays {
 
     fn wait_for_group(&self, pgid: i32, killed: &BTreeSet<Name>) -> bool {
         let left = self.until_gone(|| {
-            let mut alive = look();
+            let mut alive = look()?;
             alive.retain(|p| p.is_alive() && p.pid != pgid);
             if alive.iter().any(|p| p.pgid == pgid) {
                 signal_group(pgid, Signal::SIGKILL);
             }
-            alive.iter().filter(|p| p.pgid == pgid || killed.contains(&name(p))).map(name).collect()
+            Ok(alive.iter().filter(|p| p.pgid == pgid || killed.contains(&name(p))).map(name).collect())
         });
-        left.is_empty()
+        left.is_ok_and(|left| left.is_empty())
     }
 
     /// Kills and reaps what is found now. The children that a straggler leaves become ours and are
     /// found by the next pass.
-    fn pass(&self) -> BTreeSet<Name> {
+    fn pass(&self) -> io::Result<BTreeSet<Name>> {
         if has_no_children() {
-            return BTreeSet::new();
+            return Ok(BTreeSet::new());
         }
-        let all = look();
+        let all = look()?;
         let strays = self.kill_strays(&all);
         let mut found: BTreeSet<Name> = strays.iter().map(name).collect();
         for stray in &strays {
             let below = tree::descendants(&all, stray.pid);
             found.extend(below.iter().filter(|p| tree::signal(p, Signal::SIGKILL).is_there()).map(name));
         }
-        found
+        Ok(found)
     }
 
     /// The unknown children of this process, each killed or, if it was dead, reaped. Also those that
@@ -231,23 +256,19 @@ impl Strays {
     }
 }
 
-/// All processes. Without /proc nothing can be found, which is said each time.
+/// All processes.
 ///
 /// A snapshot takes milliseconds, and a process that dies meanwhile may be missing although its child
 /// was seen below it: then the child would be found below nobody. Such a snapshot is taken again.
-fn look() -> Vec<Proc> {
+fn look() -> io::Result<Vec<Proc>> {
     for _ in 0..LOOKS_MAX {
-        match tree::snapshot() {
-            Ok(all) if is_torn(&all) => {}
-            Ok(all) => return all,
-            Err(error) => {
-                log::error!("could not read /proc, so stragglers of tasks are not found: {error}");
-                return Vec::new();
-            }
+        let all = tree::snapshot()?;
+        if !is_torn(&all) {
+            return Ok(all);
         }
     }
     // Where /proc hides the processes of other users, parents are missing for good.
-    tree::snapshot().unwrap_or_default()
+    tree::snapshot()
 }
 
 fn is_torn(all: &[Proc]) -> bool {
