@@ -60,7 +60,7 @@ fn read_only_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
 /// Whether an engine takes tasks, as far as anyone can know; a late one may, if it should.
 pub(super) fn takes_tasks(engine: &EngineView) -> bool {
     match engine.state {
-        EngineState::Active => true,
+        EngineState::Active | EngineState::Starved => true,
         EngineState::Late => engine.is_alive && engine.wanted == Wanted::Run,
         _ => false,
     }
@@ -92,7 +92,8 @@ fn idle_problem(snapshot: &ClusterSnapshot, engines: &[&EngineView]) -> Option<P
 fn engine_problems(snapshot: &ClusterSnapshot, engines: &[&EngineView], limits: &ProblemLimits) -> Vec<Problem> {
     let count = |state| engines.iter().filter(|engine| engine.state == state).count();
     let mut all = Vec::new();
-    for state in [EngineState::Fenced, EngineState::Late, EngineState::Stuck, EngineState::Paused] {
+    for state in [EngineState::Fenced, EngineState::Late, EngineState::Stuck, EngineState::Starved, EngineState::Paused]
+    {
         let severity = limits.engines.status(count(state) as f64);
         let is_problem = |engine: &&&EngineView| engine.state == state && severity != Status::Ok;
         for engine in engines.iter().filter(is_problem) {
@@ -119,6 +120,11 @@ pub(super) fn state_words(engine: &EngineView, snapshot: &ClusterSnapshot) -> St
         }
         EngineState::Paused => paused_words(engine, snapshot),
         EngineState::Stuck => "stuck: it cannot write how its tasks ended, and takes no new ones".to_owned(),
+        EngineState::Starved => {
+            "starved: its host could not start a command (out of descriptors, processes, memory or \
+                                 space, its log says which), so it takes fewer tasks"
+                .to_owned()
+        }
         EngineState::Stopped => format!("stopped, last beat {} ago", span(engine.beat_age)),
         _ => engine.state.word().to_owned(),
     }
@@ -296,6 +302,16 @@ mod tests {
             engine.state = EngineState::Stuck;
         }
         assert_eq!(lines(&s)[0], "CRITICAL no engine is active for 128 ready tasks -> rekindle engine list");
+    }
+
+    #[test]
+    fn an_engine_whose_host_cannot_start_what_its_slots_allow_is_a_problem() {
+        let mut s = snapshot();
+        s.engines[1].state = EngineState::Starved;
+        let want =
+            ["WARNING engine app2 is starved: its host could not start a command (out of descriptors, processes, \
+             memory or space, its log says which), so it takes fewer tasks -> rekindle engine show app2"];
+        assert_eq!(lines(&s), want);
     }
 
     #[test]

@@ -91,6 +91,8 @@ words!(
         Drained = "drained";
         /// Would take tasks, but cannot write how those it has ended.
         Stuck = "stuck";
+        /// Takes fewer tasks than it has slots: its host cannot start more.
+        Starved = "starved";
         /// Missed beats, not yet fenced.
         Late = "late";
         /// Declared dead.

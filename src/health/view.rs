@@ -24,6 +24,7 @@ pub fn state(row: &EngineRow, now: Timestamp) -> EngineState {
         (engine::EngineState::Live, Mode::Draining) => EngineState::Draining,
         (engine::EngineState::Live, Mode::Drained) => EngineState::Drained,
         (engine::EngineState::Live, Mode::Stuck) => EngineState::Stuck,
+        (engine::EngineState::Live, Mode::Starved) => EngineState::Starved,
     }
 }
 

@@ -44,6 +44,8 @@ stored_enum!(
         Drained = 4, "drained";
         /// Would take tasks, but cannot write how those it has ended.
         Stuck = 5, "stuck";
+        /// Takes fewer tasks than it has slots, because its host could not start more.
+        Starved = 6, "starved";
     }
 );
 
@@ -81,6 +83,8 @@ pub enum Fitness {
     Fit,
     /// Ends of attempts cannot be written: what it claimed would only wait with them.
     Stuck,
+    /// The host could not start as many commands as there are slots.
+    Starved,
 }
 
 /// What an engine should report, from what is wanted, what runs, and what it could do. What people want comes
@@ -91,6 +95,7 @@ pub const fn mode(wanted: Wanted, running: usize, fitness: Fitness) -> Mode {
             Fitness::Starting => Mode::Starting,
             Fitness::Fit => Mode::Active,
             Fitness::Stuck => Mode::Stuck,
+            Fitness::Starved => Mode::Starved,
         },
         Wanted::Pause => Mode::Paused,
         Wanted::Drain | Wanted::Stop if running > 0 => Mode::Draining,
@@ -116,5 +121,6 @@ mod tests {
         assert_eq!(mode(Wanted::Run, 0, Fitness::Starting), Mode::Starting);
         assert_eq!(mode(Wanted::Run, 2, Fitness::Fit), Mode::Active);
         assert_eq!(mode(Wanted::Run, 2, Fitness::Stuck), Mode::Stuck);
+        assert_eq!(mode(Wanted::Run, 2, Fitness::Starved), Mode::Starved);
     }
 }

@@ -134,7 +134,7 @@ fn engine_words(engine: &EngineView, snapshot: &ClusterSnapshot, limits: &Limits
     let by_state = match engine.state {
         // It does no work, however well it beats.
         EngineState::Stuck => Status::Critical,
-        EngineState::Late => Status::Warning,
+        EngineState::Late | EngineState::Starved => Status::Warning,
         _ => Status::Ok,
     };
     let lease = match engine.lease.checked_sub(age) {
