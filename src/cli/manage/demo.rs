@@ -68,6 +68,30 @@ struct Demo {
     engines: Vec<Engine>,
 }
 
+/// A directory that nobody else may enter, and that was not there before: in the temporary directory somebody
+/// may have put something at a name that can be told.
+fn new_dir(wanted: Option<&Path>) -> Result<PathBuf, CliError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let io =
+        |dir: &Path, e: &std::io::Error| failed(format!("could not write to {}", dir.display())).cause(e.to_string());
+    if let Some(above) = wanted.and_then(Path::parent) {
+        fs::create_dir_all(above).map_err(|e| io(above, &e))?;
+    }
+    loop {
+        let drawn = || std::env::temp_dir().join(format!("rekindle-demo.{:06x}", fastrand::u32(..1 << 24)));
+        let dir = wanted.map_or_else(drawn, Path::to_owned);
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && wanted.is_none() => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let text = format!("{} exists already", dir.display());
+                return Err(CliError::refused(codes::DEMO_FAILED, text).next("choose another --dir"));
+            }
+            Err(e) => return Err(io(&dir, &e)),
+        }
+    }
+}
+
 fn failed(what: impl Into<String>) -> CliError {
     CliError::new(codes::DEMO_FAILED, Exit::Failed, what)
 }
@@ -78,16 +102,9 @@ fn store_failed(error: &StoreError) -> CliError {
 
 impl Demo {
     fn set_up(args: &DemoArgs) -> Result<Self, CliError> {
-        let dir = match &args.dir {
-            Some(dir) => dir.clone(),
-            None => std::env::temp_dir().join(format!("rekindle-demo.{:06x}", fastrand::u32(..1 << 24))),
-        };
-        if dir.exists() {
-            return Err(CliError::refused(codes::DEMO_FAILED, format!("{} exists already", dir.display()))
-                .next("choose another --dir"));
-        }
+        let dir = new_dir(args.dir.as_deref())?;
         let io = |e: std::io::Error| failed(format!("could not write to {}", dir.display())).cause(e.to_string());
-        fs::create_dir_all(dir.join("done")).map_err(io)?;
+        fs::create_dir(dir.join("done")).map_err(io)?;
         fs::write(dir.join("rekindle.toml"), config(&dir)).map_err(io)?;
         let settings = Settings { create: true, ..Settings::new(DatabaseUrl::sqlite(dir.join("rekindle.db"))) };
         let store = open(vec![settings.clone()], vec![settings], 2).map_err(|e| store_failed(&e))?;
