@@ -12,6 +12,9 @@ use super::load::Loaded;
 use super::source::Problem;
 use super::trust;
 use super::units::show_duration;
+use super::words::KillMeans;
+use crate::process::limits;
+use crate::process::user::{self, RunAs};
 
 /// Commands that are not absolute or cannot be executed, and files of theirs that are not there.
 pub fn command_problems(loaded: &Loaded) -> Vec<Problem> {
@@ -46,6 +49,63 @@ fn program_fault(program: &str) -> Option<String> {
             access(path, AccessFlags::X_OK).err().map(|error| format!("{program} cannot be run: {}", error.desc()))
         }
     }
+}
+
+/// Kinds that say `user`: users and groups that this host does not know.
+pub fn unknown_users(loaded: &Loaded) -> Vec<Problem> {
+    let kinds = loaded.config.kinds.iter().filter_map(|(name, kind)| Some((name, kind.user.as_deref()?, kind)));
+    let faults = kinds.filter_map(|(name, user, kind)| {
+        let text = RunAs::find(user, kind.group.as_deref()).err()?;
+        let key = format!("kind.{name}.{}", if text.starts_with("there is no group") { "group" } else { "user" });
+        Some(Problem { origin: loaded.origin(&key), text: format!("{key}: {text}") })
+    });
+    faults.collect()
+}
+
+/// The same, where this process may not run anything as somebody else, or not give it a place to work in. For
+/// the engine's own user this refuses the start: every task of such a kind would fail.
+pub fn user_problems(loaded: &Loaded) -> Vec<Problem> {
+    let engine = &loaded.config.engine;
+    let missing = user::missing_rights();
+    let is_root = nix::unistd::geteuid().is_root();
+    let mut problems = Vec::new();
+    for (name, kind) in loaded.config.kinds.iter().filter(|(name, _)| engine.kinds.includes(name)) {
+        let Some(user) = &kind.user else { continue };
+        let key = format!("kind.{name}.user");
+        let mut note = |text: String| {
+            problems.push(Problem { origin: loaded.origin(&key), text: format!("{key}: {text}") });
+        };
+        if !missing.is_empty() {
+            let who = RunAs::here().name;
+            note(format!("an engine that runs as {who} cannot run it as {user}: it lacks {}", missing.join(", ")));
+        } else if engine.kill == KillMeans::Pidns && !is_root {
+            note(format!("{user} does not exist in the PID namespace that an engine makes which is not root"));
+        } else if let Ok(found) = RunAs::find(user, kind.group.as_deref())
+            && let Some(dir) = found.barred_at(&engine.scratch_dir.join("any"))
+            // The engine makes these two enterable, where they are its own.
+            && dir != engine.scratch_dir
+        {
+            note(format!(
+                "{user} may not enter {}, and its tasks work below it, in engine.scratch_dir = {}",
+                dir.display(),
+                engine.scratch_dir.display()
+            ));
+        }
+    }
+    problems
+}
+
+/// What the slots may use against `most` descriptors of a process.
+pub fn descriptor_problem(loaded: &Loaded, most: u64) -> Option<Problem> {
+    let slots = loaded.config.engine.slots;
+    let fits = limits::slots_within(most);
+    let text = format!(
+        "engine.slots: {slots} commands at once need {} descriptors, and this process may have {most} (ulimit -Hn, \
+         LimitNOFILE= of the unit): the engine would run {fits}",
+        limits::needed_for(slots)
+    );
+    let has_commands = !loaded.config.kinds.is_empty();
+    (has_commands && slots > fits).then(|| Problem { origin: loaded.origin("engine.slots"), text })
 }
 
 /// `stop_deadline` against the unit's own `TimeoutStopSec`, as `systemctl show` prints it.
@@ -86,6 +146,30 @@ mod tests {
         assert!(fault("/").unwrap().contains("it is no file"));
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(fault(file.path().to_str().unwrap()).unwrap().contains("cannot be run: Permission denied"));
+    }
+
+    #[test]
+    fn users_that_this_host_does_not_know_are_named_at_their_key() {
+        let mut loaded = loaded("/bin/sh");
+        let kind = loaded.config.kinds.values_mut().next().unwrap();
+        kind.user = Some("no-such-user".to_owned());
+        let text = |loaded: &Loaded| unknown_users(loaded).first().map(|problem| problem.text.clone());
+        assert_eq!(text(&loaded).unwrap(), "kind.a.user: there is no user no-such-user on this host");
+        let kind = loaded.config.kinds.values_mut().next().unwrap();
+        (kind.user, kind.group) = (Some("nobody".to_owned()), Some("no-such-group".to_owned()));
+        assert_eq!(text(&loaded).unwrap(), "kind.a.group: there is no group no-such-group on this host");
+        loaded.config.kinds.values_mut().next().unwrap().group = None;
+        assert_eq!(text(&loaded), None);
+    }
+
+    #[test]
+    fn slots_that_need_more_descriptors_than_there_are_are_a_problem() {
+        let mut loaded = loaded("/bin/sh");
+        loaded.config.engine.slots = 64;
+        assert!(descriptor_problem(&loaded, 128).unwrap().text.contains("the engine would run 5"));
+        assert!(descriptor_problem(&loaded, 1_024).is_none());
+        loaded.config.engine.slots = 256;
+        assert!(descriptor_problem(&loaded, 1_024).unwrap().text.contains("256 commands at once need 2880"));
     }
 
     #[test]

@@ -44,6 +44,12 @@ pub struct KindConfig {
     pub on_lease_loss: OnLeaseLoss,
     /// `nice`, 0.
     pub nice: i8,
+    /// `user` that the command runs as, the engine's own.
+    pub user: Option<String>,
+    /// `group` that it runs with, the user's own.
+    pub group: Option<String>,
+    /// `new_privileges`: whether setuid programs (sudo, ping) work in it, false.
+    pub new_privileges: bool,
     /// `exit_codes`
     pub exit_codes: ExitCodes,
     /// `redact`: payload keys that are never shown.
@@ -100,6 +106,9 @@ impl Default for KindConfig {
             on_failure: OnFailure::default(),
             on_lease_loss: OnLeaseLoss::default(),
             nice: 0,
+            user: None,
+            group: None,
+            new_privileges: false,
             exit_codes: ExitCodes::default(),
             redact: Vec::new(),
         }

@@ -127,6 +127,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     expand_url_file(&mut reader, &mut flags);
     merge(&mut tree, flags);
     let mut config = read_config(&mut reader, tree, &options.host);
+    warn_of_passwords_in_the_environment(&mut reader, &config.database);
     insert_password(&mut reader, &mut config.database, &options.host);
     let looked_at = if files.is_empty() { options.host.config_files() } else { Vec::new() };
     let Reader { problems, warnings, shown } = reader;
@@ -218,6 +219,21 @@ fn warn_if_world_readable(reader: &mut Reader, origin: &Origin, path: &Path) {
     if is_world_readable(path) {
         let text = format!("{} can be read by everyone on this host; chmod o-r it", path.display());
         reader.warn(origin.clone(), text);
+    }
+}
+
+/// A variable is seen by whoever starts the program and by the tools that look after it.
+fn warn_of_passwords_in_the_environment(reader: &mut Reader, database: &DatabaseConfig) {
+    let keys = [("database.url", database.urls.as_slice()), ("database.beat_url", database.beat_url.as_slice())];
+    for (key, _) in keys.iter().filter(|(_, urls)| urls.iter().any(DatabaseUrl::has_password)) {
+        let origin = reader.shown.iter().find(|shown| shown.key == *key).map(|shown| shown.origin.clone());
+        if let Some(origin @ Origin::Env(_)) = origin {
+            let text = format!(
+                "{key}: a password in the environment is seen by what starts this program, by systemctl show and by \
+                 docker inspect; write it into database.password_file"
+            );
+            reader.warn(origin, text);
+        }
     }
 }
 

@@ -30,7 +30,7 @@ mod url_error;
 mod words;
 
 pub use backend::Backend;
-pub use check::{command_problems, stop_problem};
+pub use check::{command_problems, descriptor_problem, stop_problem, unknown_users, user_problems};
 pub use host::Host;
 pub use kind::{ExitCodes, KindConfig};
 pub use load::{ConfigErrors, LoadOptions, Loaded, Override, SAFE_FOR_SECRETS, load};

@@ -34,6 +34,9 @@ const KIND: Keys = Keys {
         "on_failure",
         "on_lease_loss",
         "nice",
+        "user",
+        "group",
+        "new_privileges",
         "exit_codes",
         "redact",
     ],
@@ -97,6 +100,9 @@ fn read_kind(r: &mut Reader, s: &Section, base: &KindConfig) -> KindConfig {
         on_failure: r.read(s, "on_failure", d.on_failure),
         on_lease_loss: r.read(s, "on_lease_loss", d.on_lease_loss),
         nice: r.read_number(s, "nice", d.nice.into(), (-20, 19)) as i8,
+        user: r.read(s, "user", d.user),
+        group: r.read(s, "group", d.group),
+        new_privileges: r.read(s, "new_privileges", d.new_privileges),
         exit_codes: read_exit_codes(r, s, &d.exit_codes),
         redact: r.read(s, "redact", d.redact),
     }
@@ -261,6 +267,10 @@ fn check_kind(reader: &mut Reader, section: &Section, kind: &KindConfig, engine:
             section.name("rerun")
         );
         reader.warn(section.origin.clone(), text);
+    }
+    if let (Some(group), None) = (&kind.group, &kind.user) {
+        let text = format!("{}: {group} without a user; write the user as well", section.name("group"));
+        reader.problem(section.origin_of("group"), text);
     }
     if kind.grace >= engine.stop_deadline && section.has("grace") {
         let text = format!(

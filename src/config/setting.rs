@@ -70,6 +70,19 @@ impl Setting for i64 {
     }
 }
 
+impl Setting for bool {
+    fn take(node: &Node) -> Result<Self, String> {
+        match &node.item {
+            Item::Boolean(value) => Ok(*value),
+            Item::Raw(text) => text.trim().parse().map_err(|_| format!("must be true or false, it is {text:?}")),
+            other => Err(format!("must be true or false, it is {}", other.type_name())),
+        }
+    }
+    fn show(&self) -> Value {
+        json!(self)
+    }
+}
+
 impl Setting for f64 {
     fn take(node: &Node) -> Result<Self, String> {
         let number = match &node.item {

@@ -32,6 +32,14 @@ impl Origin {
     pub(super) fn file(path: &Path) -> Self {
         Self::File { path: path.into(), line: 0 }
     }
+
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -76,7 +84,7 @@ pub(super) enum Item {
     Raw(String),
     Integer(i64),
     Float(f64),
-    Boolean,
+    Boolean(bool),
     List(Vec<Node>),
     Table(Tree),
     /// What no setting can be.
@@ -92,7 +100,7 @@ impl Item {
             Self::Text(_) | Self::Raw(_) => "text",
             Self::Integer(_) => "a whole number",
             Self::Float(_) => "a number",
-            Self::Boolean => "true or false",
+            Self::Boolean(_) => "true or false",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Datetime => "a date",
@@ -143,7 +151,7 @@ impl File<'_> {
                 Item::Integer(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX))
             }
             DeValue::Float(number) => Item::Float(number.as_str().parse().unwrap_or(f64::NAN)),
-            DeValue::Boolean(_) => Item::Boolean,
+            DeValue::Boolean(value) => Item::Boolean(*value),
             DeValue::Datetime(_) => Item::Datetime,
             DeValue::Array(list) => {
                 let node = |v: &toml::Spanned<DeValue<'_>>| Node {

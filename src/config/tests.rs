@@ -359,6 +359,38 @@ fn a_password_file_with_a_zero_byte_is_refused() {
 }
 
 #[test]
+fn a_password_in_the_environment_is_warned_of_without_repeating_it() {
+    for (name, key) in [("REKINDLE_DATABASE_URL", "url"), ("REKINDLE_DATABASE__BEAT_URL", "beat_url")] {
+        let site = Site::new("").env(name, "postgres://u:geheim@h/d");
+        let warnings = site.plain(&site.load().warnings);
+        assert!(
+            warnings[0].contains(&format!("{name}: database.{key}: a password in the environment")),
+            "{warnings:?}"
+        );
+        assert!(!warnings[0].contains("geheim"));
+    }
+    assert!(Site::new("").env("REKINDLE_DATABASE_URL", "postgres://u@h/d").load().warnings.is_empty());
+}
+
+#[test]
+fn a_kind_may_run_as_somebody_else_and_say_so_by_variable() {
+    let text = "[kind.a]\ncommand = [\"/a\"]\nrerun = \"never\"\nuser = \"nobody\"\nnew_privileges = true\n\
+                [kind.b]\ncommand = [\"/b\"]\nrerun = \"never\"\n";
+    let site = Site::new(text).env("REKINDLE_KIND__B__NEW_PRIVILEGES", "true");
+    let kinds = site.load().config.kinds;
+    let seen: Vec<_> = kinds.values().map(|kind| (kind.user.as_deref(), kind.new_privileges)).collect();
+    assert_eq!(seen, [(Some("nobody"), true), (None, true)]);
+    let site = Site::new("[kind.a]\ncommand = [\"/a\"]\ngroup = \"daemon\"\nnew_privileges = \"yes\"\n");
+    assert_eq!(
+        site.problems(),
+        [
+            "rekindle.toml:4: kind.a.new_privileges: must be true or false, it is text",
+            "rekindle.toml:3: kind.a.group: daemon without a user; write the user as well",
+        ]
+    );
+}
+
+#[test]
 fn no_error_about_a_url_repeats_it() {
     for url in [
         "oracle://u:geheim@h/d",

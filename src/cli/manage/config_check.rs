@@ -11,7 +11,11 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{List, Table, plural};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Host, LoadOptions, Loaded, Problem, command_problems, load, stop_problem};
+use crate::config::{
+    Host, LoadOptions, Loaded, Problem, command_problems, descriptor_problem, load, stop_problem, unknown_users,
+    user_problems,
+};
+use crate::process::limits;
 
 /// Check the configuration: all problems at once, without a database
 ///
@@ -29,7 +33,7 @@ struct Findings {
 
 /// Prints every problem and warning; 78 if there is a problem.
 pub fn run(_args: &ConfigCheckArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
-    let findings = examine(&flags.load_options(Host::here()), unit_timeout());
+    let findings = examine(&flags.load_options(Host::here()), &unit());
     let exit = if findings.problems.is_empty() { Exit::Ok } else { Exit::Config };
     let list = findings.list();
     match (exit, flags.output) {
@@ -39,25 +43,32 @@ pub fn run(_args: &ConfigCheckArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
     Ok(exit)
 }
 
-fn examine(options: &LoadOptions, unit_timeout: Option<Duration>) -> Findings {
+fn examine(options: &LoadOptions, unit: &Unit) -> Findings {
     match load(options) {
         Err(errors) => {
             let mut problems = errors.problems;
-            problems.extend(errors.rest.iter().flat_map(|rest| host_problems(rest, unit_timeout)));
+            problems.extend(errors.rest.iter().flat_map(|rest| host_problems(rest, unit)));
             Findings { problems, warnings: errors.warnings, files: String::new() }
         }
         Ok(loaded) => {
-            let problems = host_problems(&loaded, unit_timeout);
+            let problems = host_problems(&loaded, unit);
             let files = loaded.files_in_words();
-            Findings { problems, warnings: loaded.warnings, files }
+            // Whoever checks a configuration need not be the user that the engine runs as, so this is no error
+            // here; the engine refuses to start with it.
+            let rights = user_problems(&loaded).into_iter();
+            let warnings = loaded.warnings.iter().cloned().chain(rights).collect();
+            Findings { problems, warnings, files }
         }
     }
 }
 
 /// What only this host can say.
-fn host_problems(loaded: &Loaded, unit_timeout: Option<Duration>) -> Vec<Problem> {
+fn host_problems(loaded: &Loaded, unit: &Unit) -> Vec<Problem> {
     let mut problems = command_problems(loaded);
-    problems.extend(unit_timeout.and_then(|timeout| stop_problem(loaded, timeout)));
+    problems.extend(unknown_users(loaded));
+    problems.extend(unit.stop_timeout.and_then(|timeout| stop_problem(loaded, timeout)));
+    let most = unit.descriptors.unwrap_or_else(limits::most_descriptors);
+    problems.extend(descriptor_problem(loaded, most));
     problems
 }
 
@@ -88,24 +99,34 @@ impl Findings {
     }
 }
 
-/// The engine unit's `TimeoutStopSec`, if systemd runs this host and knows the unit.
-fn unit_timeout() -> Option<Duration> {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return None;
-    }
-    let mut command = Command::new("systemctl");
-    command.args(["show", "--property=LoadState,TimeoutStopUSec", "rekindle-engine.service"]);
-    let output = command.output().ok()?;
-    parse_unit(&String::from_utf8_lossy(&output.stdout))
+/// What systemd says of the engine's unit, where it runs this host and knows the unit.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Unit {
+    /// `TimeoutStopSec`; nothing where there is no limit.
+    stop_timeout: Option<Duration>,
+    /// The hard `LimitNOFILE`; nothing where there is no limit.
+    descriptors: Option<u64>,
 }
 
-/// `TimeoutStopUSec=1min 30s` of a unit that is loaded; `infinity` sets no limit.
-fn parse_unit(text: &str) -> Option<Duration> {
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
-    if value("LoadState=")? != "loaded" {
-        return None;
+fn unit() -> Unit {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Unit::default();
     }
-    humantime::parse_duration(value("TimeoutStopUSec=")?).ok()
+    let mut command = Command::new("systemctl");
+    command.args(["show", "--property=LoadState,TimeoutStopUSec,LimitNOFILE", "rekindle-engine.service"]);
+    command.output().map_or_else(|_| Unit::default(), |output| parse_unit(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// `TimeoutStopUSec=1min 30s` and `LimitNOFILE=524288` of a unit that is loaded; `infinity` sets no limit.
+fn parse_unit(text: &str) -> Unit {
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+    if value("LoadState=") != Some("loaded") {
+        return Unit::default();
+    }
+    Unit {
+        stop_timeout: value("TimeoutStopUSec=").and_then(|span| humantime::parse_duration(span).ok()),
+        descriptors: value("LimitNOFILE=").and_then(|count| count.parse().ok()),
+    }
 }
 
 #[cfg(test)]
@@ -118,7 +139,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, text).unwrap();
-        examine(&LoadOptions { config: Some(path), ..LoadOptions::default() }, Some(Duration::from_secs(90)))
+        examine(
+            &LoadOptions { config: Some(path), ..LoadOptions::default() },
+            &Unit { stop_timeout: Some(Duration::from_secs(90)), descriptors: Some(1_024) },
+        )
     }
 
     #[test]
@@ -170,8 +194,18 @@ mod tests {
 
     #[test]
     fn the_units_timeout_is_read_as_systemd_prints_it() {
-        assert_eq!(parse_unit("LoadState=loaded\nTimeoutStopUSec=1min 30s\n"), Some(Duration::from_secs(90)));
-        assert_eq!(parse_unit("LoadState=loaded\nTimeoutStopUSec=infinity\n"), None);
-        assert_eq!(parse_unit("LoadState=not-found\nTimeoutStopUSec=1min 30s\n"), None);
+        let text = "LoadState=loaded\nTimeoutStopUSec=1min 30s\nLimitNOFILE=524288\n";
+        let unit = Unit { stop_timeout: Some(Duration::from_secs(90)), descriptors: Some(524_288) };
+        assert_eq!(parse_unit(text), unit);
+        assert_eq!(parse_unit(&text.replace("1min 30s", "infinity")).stop_timeout, None);
+        assert_eq!(parse_unit(&text.replace("524288", "infinity")).descriptors, None);
+        assert_eq!(parse_unit(&text.replace("=loaded", "=not-found")), Unit::default());
+    }
+
+    #[test]
+    fn more_slots_than_the_units_descriptors_allow_are_an_error() {
+        let found = examine_text("[engine]\nslots = 256\n[kind.a]\ncommand = [\"/bin/sh\"]\nrerun = \"never\"\n");
+        let text = found.list().render(output::Format::Table, true);
+        assert!(text.contains("a.toml:2: error: engine.slots: 256 commands at once need 2880 descriptors"), "{text}");
     }
 }

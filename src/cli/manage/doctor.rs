@@ -2,6 +2,7 @@
 //! Changes nothing, but for a file that it makes and removes where an engine would write.
 
 mod places;
+mod tasks;
 
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use crate::cli::output::{List, Table};
 use crate::cli::session::{Access, Session, WHICH_DATABASE};
 use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Host, Loaded, command_problems, load};
+use crate::config::{Host, Loaded, command_problems, load, unknown_users};
 use crate::guard::{Means, available_means};
 use crate::health::gather::{Answers, Progress, ask};
 use crate::health::words::fine_span;
 use crate::store::{GRANT, Meta, StoreError, StoreResult};
 
 use places::{dir_lines, file_lines};
+use tasks::task_lines;
 
 /// Check configuration, database, clock and files, and print how to mend what is wrong
 ///
@@ -100,6 +102,7 @@ pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
         Ok(loaded) => {
             lines.extend(config_lines(&loaded));
             // Files before the database: opening it as root gives up root's rights.
+            lines.extend(task_lines(&loaded));
             lines.extend(dir_lines(&loaded.config));
             lines.extend(file_lines(&loaded.config));
             lines.extend(database_lines(flags, &loaded));
@@ -137,7 +140,8 @@ fn config_lines(loaded: &Loaded) -> Vec<Line> {
     });
     let warnings = loaded.warnings.iter();
     lines.extend(warnings.map(|warning| Line::warn("config", warning.to_string(), "rekindle config show --origin")));
-    let commands = command_problems(loaded);
+    let mut commands = command_problems(loaded);
+    commands.extend(unknown_users(loaded));
     let fix = "install it, or correct the path; tasks of this kind fail on this host until then";
     lines.extend(commands.iter().map(|problem| Line::fail("command", problem.to_string(), fix)));
     if commands.is_empty() && !loaded.config.kinds.is_empty() {
