@@ -111,6 +111,7 @@ pub fn changed() {
 pub fn or_abort(what: &str, body: impl FnOnce()) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
         log::error!("{what} panicked: the process ends");
+        log::logger().flush();
         abort(what);
     }
 }

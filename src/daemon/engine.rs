@@ -16,9 +16,10 @@ use crate::config::{Config, place};
 use crate::engine::heartbeat::LifeError;
 use crate::engine::shared::Shared;
 use crate::engine::stop::Ending;
-use crate::engine::{Engine, EngineError, Role};
+use crate::engine::{Engine, EngineError, EngineOptions, Role};
 use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
 use crate::outlet::STDERR;
+use crate::process::limits;
 use crate::store::{SchemaProblem, Store, StoreError};
 
 /// Runs it; the exit code.
@@ -56,7 +57,15 @@ pub fn run(config: &Config, hints: &Hints) -> i32 {
         Ok(store) => store,
         Err(error) => return store_failed(&error, hints),
     };
-    let options = settings::options(config, state.id());
+    let options = match settings::options(config, state.id()) {
+        Ok(options) => options,
+        Err(text) => {
+            log::error!("{text}");
+            hints.next(&["rekindle config check   (as the user of the engine)"]);
+            return 78;
+        }
+    };
+    let Some(options) = fitted(options) else { return 78 };
     match Engine::start_as(store, options, Role::Daemon, link) {
         Ok(engine) => serve(engine, &told, &handle, hints),
         Err(EngineError::Host(what, error)) => {
@@ -69,6 +78,33 @@ pub fn run(config: &Config, hints: &Hints) -> i32 {
         }
         Err(error) => failed("could not start", &error),
     }
+}
+
+/// Takes all descriptors that the host allows, and no more slots than they are enough for: with more, tasks would
+/// be claimed only to be given back, and heartbeats might not connect. `None` if not even one fits.
+fn fitted(mut options: EngineOptions) -> Option<EngineOptions> {
+    if options.kinds.is_empty() {
+        return Some(options);
+    }
+    let most = limits::raise_descriptors().unwrap_or_else(|error| {
+        log::warn!("could not take more descriptors: {error}");
+        limits::most_descriptors()
+    });
+    let fits = limits::slots_within(most);
+    if fits == 0 {
+        log::error!("{most} descriptors (ulimit -Hn, LimitNOFILE= of the unit) are not enough to run a single command");
+        return None;
+    }
+    if options.slots > fits {
+        log::warn!(
+            "engine.slots = {} would need {} descriptors and the host allows {most} (ulimit -Hn, LimitNOFILE= of the \
+             unit): running at most {fits} commands at once",
+            options.slots,
+            limits::needed_for(options.slots)
+        );
+        options.slots = fits;
+    }
+    Some(options)
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> i32 {

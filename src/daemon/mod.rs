@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::config::{Host, KillMeans, Loaded, SAFE_FOR_SECRETS, load};
+use crate::config::{Host, KillMeans, Loaded, Problem, SAFE_FOR_SECRETS, load, unknown_users, user_problems};
 use crate::engine::unit_file;
 use crate::guard::{self, GuardOptions, Means, MeansChoice, take_state_dir};
 use crate::health::words::{with_flags, without_passwords};
 use crate::outlet::STDERR;
+use crate::process::user;
 
 pub use settings::{kinds, places};
 
@@ -97,6 +98,18 @@ fn run_guard(loaded: &Loaded, hints: &Hints) -> i32 {
         true => log::warn!("nobody has said which database: the default is used; {}", loaded.files_in_words()),
         false => log::info!("configuration: {}", loaded.files_in_words()),
     }
+    let mut problems = unknown_users(loaded);
+    problems.extend(user_problems(loaded));
+    if !problems.is_empty() {
+        return refuse(&problems, hints);
+    }
+    if let Some(right) = user::missing_right_to_find().filter(|_| config.kinds.values().any(|kind| kind.user.is_some()))
+    {
+        log::warn!(
+            "without {right} a later start cannot find what a killed life of this engine leaves running as another user, \
+             unless a control group holds it"
+        );
+    }
     let state = match take_state_dir(&config.engine.state_dir) {
         Ok(state) => state,
         Err(error) => {
@@ -142,6 +155,13 @@ fn run_guard(loaded: &Loaded, hints: &Hints) -> i32 {
         means,
         timing: config.engine.timing,
     })
+}
+
+/// A configuration that is right in itself, but not for this host or user.
+fn refuse(problems: &[Problem], hints: &Hints) -> i32 {
+    problems.iter().for_each(|problem| log::error!("{problem}"));
+    hints.next(&["rekindle config check   (as the user of the engine)"]);
+    78
 }
 
 /// What a person types next, with the flags that this program was given: without them the command would

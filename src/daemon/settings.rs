@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::{Config, KindConfig};
 use crate::engine::{EngineOptions, Kind};
 use crate::handlers::{CommandSpec, ExitCodes};
+use crate::process::user::RunAs;
 use crate::protocol::ids::KindName;
 use crate::store::{Settings, Store, StoreResult, open};
 
@@ -52,31 +53,35 @@ pub fn store(config: &Config, missing: Missing) -> StoreResult<Arc<dyn Store>> {
 }
 
 /// What an engine is told.
-pub fn options(config: &Config, state_id: &str) -> EngineOptions {
+pub fn options(config: &Config, state_id: &str) -> Result<EngineOptions, String> {
     let engine = &config.engine;
-    EngineOptions {
+    Ok(EngineOptions {
         cluster: config.cluster.clone(),
         timing: engine.timing,
         slots: engine.slots,
         poll: engine.poll,
         statement_timeout: config.database.statement_timeout,
         stop_deadline: engine.stop_deadline,
-        kinds: kinds(config),
-        scratch_dir: engine.scratch_dir.clone(),
+        kinds: kinds(config)?,
+        scratch_dir: Some(engine.scratch_dir.clone()),
         state_dir: Some(engine.state_dir.clone()),
         state_id: state_id.to_owned(),
         retention: config.retention,
         ..EngineOptions::new(engine.name.clone())
-    }
+    })
 }
 
-/// The kinds that this engine runs.
-pub fn kinds(config: &Config) -> BTreeMap<KindName, Kind> {
+/// The kinds that this engine runs; an error names one whose user this host does not know (any more).
+pub fn kinds(config: &Config) -> Result<BTreeMap<KindName, Kind>, String> {
     let mine = config.kinds.iter().filter(|(name, _)| config.engine.kinds.includes(name));
-    mine.map(|(name, kind)| (name.clone(), command(kind))).collect()
+    mine.map(|(name, kind)| match command(kind) {
+        Ok(kind) => Ok((name.clone(), kind)),
+        Err(text) => Err(format!("kind.{name}.user: {text}")),
+    })
+    .collect()
 }
 
-fn command(kind: &KindConfig) -> Kind {
+fn command(kind: &KindConfig) -> Result<Kind, String> {
     let codes = |list: &[u8]| list.iter().map(|code| i32::from(*code)).collect();
     let spec = CommandSpec {
         command: kind.command.clone(),
@@ -87,6 +92,8 @@ fn command(kind: &KindConfig) -> Kind {
         timeout: kind.timeout,
         grace: kind.grace,
         output_keep: kind.output_keep,
+        run_as: kind.user.as_deref().map(|user| RunAs::find(user, kind.group.as_deref())).transpose()?,
+        new_privileges: kind.new_privileges,
         nice: (kind.nice != 0).then_some(i32::from(kind.nice)),
         exit_codes: ExitCodes {
             done: codes(&kind.exit_codes.done),
@@ -97,5 +104,5 @@ fn command(kind: &KindConfig) -> Kind {
         on_lease_loss: kind.on_lease_loss,
         ..CommandSpec::default()
     };
-    Kind::command(spec, kind.policy(), kind.retry, kind.queue.clone())
+    Ok(Kind::command(spec, kind.policy(), kind.retry, kind.queue.clone()))
 }

@@ -85,7 +85,9 @@ impl Dispatcher {
         if running.has_alone() {
             return (0, 0);
         }
-        let slots = (self.shared.options.slots as usize).saturating_sub(running.count(|entry| entry.takes_slot));
+        // Fewer than there are slots where the host could not start as many.
+        let slots = self.shared.appetite.room(self.shared.clock.lease_now(), self.shared.options.slots as usize);
+        let slots = slots.saturating_sub(running.count(|entry| entry.takes_slot));
         let most = self.shared.options.ahead;
         // Handlers may be faster than the database takes their ends in: those wait in memory, so they count.
         let unwritten = (most * UNWRITTEN_FACTOR).saturating_sub(running.unwritten());

@@ -11,11 +11,13 @@
 //! | `watcher` | turns changes in the database into wake-ups | on stop |
 //! | `attempt` | one per running command | with it |
 //! | `handler` | one per slot where a kind is Rust code | on stop |
+//! | `janitor` | deletes what attempts wrote in their directories | with the engine, or the next one goes on |
 //! | `spawner` | every fork and exec, because a death signal follows the forking thread | with the engine |
 //!
 //! No loop calls the database itself; each has a [`lane`] that it can abandon. A heartbeat is sent only
 //! while the loops turn ([`pulse`]).
 
+pub mod appetite;
 #[cfg(test)]
 mod brake_tests;
 pub mod dispatcher;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handlers::{CommandSpec, Handler};
+use crate::process::user::RunAs;
 use crate::protocol::ids::{EngineName, KindName};
 use crate::protocol::retry::RetryPolicy;
 use crate::protocol::task::Policy;
@@ -49,6 +50,14 @@ impl Kind {
         Self { work: Work::Command(Arc::new(spec)), retry, policy, queue }
     }
 
+    /// Who its commands run as, if that is not the engine's user.
+    pub fn own_user(&self) -> Option<&RunAs> {
+        match &self.work {
+            Work::Command(spec) => spec.run_as.as_ref(),
+            Work::Handler(_) => None,
+        }
+    }
+
     /// Whether it is done in this process.
     pub fn is_handler(&self) -> bool {
         matches!(self.work, Work::Handler(_))
@@ -76,8 +85,9 @@ pub struct EngineOptions {
     pub stop_deadline: Duration,
     /// What it can run.
     pub kinds: BTreeMap<KindName, Kind>,
-    /// Private directories of attempts.
-    pub scratch_dir: PathBuf,
+    /// Where the private directories of attempts are made, in one of this engine's own; `None` makes a new one
+    /// where this host keeps such, closed to others, and takes it away at the end.
+    pub scratch_dir: Option<PathBuf>,
     /// Where the largest epoch is remembered; `None` remembers it in memory only.
     pub state_dir: Option<PathBuf>,
     /// Random id of the state directory, or of this process.
@@ -99,7 +109,7 @@ impl EngineOptions {
             statement_timeout: Duration::from_secs(10),
             stop_deadline: Duration::from_secs(75),
             kinds: BTreeMap::new(),
-            scratch_dir: std::env::temp_dir().join("rekindle"),
+            scratch_dir: None,
             state_dir: None,
             state_id: crate::random::id(),
             retention: crate::config::RetentionConfig::default(),

@@ -1,6 +1,8 @@
 //! Starts an engine's loops, waits for its end, and ends it in the right order.
 
-use std::panic::AssertUnwindSafe;
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -69,11 +71,7 @@ fn spawn(
         .stack_size(STACK)
         .spawn(move || {
             // A loop that panics would leave an engine that beats for nothing, or holds tasks for ever.
-            if std::panic::catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
-                log::error!("a loop of the engine panicked: the process ends");
-                log::logger().flush();
-                std::process::abort();
-            }
+            crate::turns::or_abort("a loop of the engine", || body(&shared));
         })
         .map_err(|e| EngineError::Host("start a thread", e))
 }
@@ -104,7 +102,10 @@ impl Engine {
                 // A handler's own code runs on this stack: the platform's default size, not ours.
                 let shared = Arc::clone(&shared);
                 let thread = std::thread::Builder::new().name("handler".into());
-                let thread = thread.spawn(move || worker::handler_loop(&shared));
+                let thread = thread.spawn(move || {
+                    // A handler's own panic is its own; one around it would leave its task held for ever.
+                    crate::turns::or_abort("a thread for handlers", || worker::handler_loop(&shared));
+                });
                 loops.push(thread.map_err(|e| EngineError::Host("start a thread", e))?);
             }
         }
@@ -162,6 +163,9 @@ impl Engine {
         };
         shared.keep_last_beat();
         self.last.drain(..).for_each(|thread| drop(thread.join()));
+        if let Some(commands) = &self.shared.commands {
+            commands.tidy();
+        }
         if result.is_ok() && said == Some(true) {
             self.shared.nothing_to_prove();
         }
@@ -224,6 +228,7 @@ pub(crate) fn share(
         host: place.host,
         boot_id: place.boot_id,
         running: Running::default(),
+        appetite: super::appetite::Appetite::default(),
         pulses: super::pulse::Pulses::default(),
         stop: Stop::default(),
         abandoned: Arc::new(AtomicUsize::new(0)),
@@ -264,22 +269,39 @@ fn commands(
     let tell_continuing = guard.map(over::naming);
     let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock), tell_continuing })
         .map_err(|e| EngineError::Host("start the spawner", e))?;
-    // A place of its own: what a killed life left there is nobody's any more, and other engines of this host
-    // have theirs beside it.
-    let scratch = options.scratch_dir.join(&options.state_id);
-    if let Err(error) = std::fs::remove_dir_all(&scratch)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        log::warn!("could not clear {}: {error}", scratch.display());
-    }
-    // Found out now, with a clear word: else every task would fail here, one after the other.
-    std::fs::create_dir_all(&scratch).and_then(|()| place::try_out(&scratch)).map_err(|e| {
-        let text = format!("{}: {e}", scratch.display());
-        EngineError::Host("use the scratch directory", std::io::Error::new(e.kind(), text))
-    })?;
+    let scratch = scratch_root(options).map_err(|e| EngineError::Host("use the scratch directory", e))?;
     let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
     let command_options = CommandOptions { scratch, identity };
-    Ok(Some(CommandRunner::new(Arc::new(spawner), command_options)))
+    let runner = CommandRunner::new(Arc::new(spawner), command_options);
+    runner.map(Some).map_err(|e| EngineError::Host("clear the scratch directory", e))
+}
+
+/// A place of its own: what a killed life left there is nobody's any more, and other engines of this host have
+/// theirs beside it. Whether it can be used is found out now, with a clear word: else every task would fail here,
+/// one after the other.
+fn scratch_root(options: &EngineOptions) -> std::io::Result<PathBuf> {
+    let named = |path: &Path, e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let Some(dir) = &options.scratch_dir else {
+        // In a directory that everybody writes in, a name that can be told before is a name that somebody else
+        // may have put something at. So it is new, and must not be there yet.
+        let path = std::env::temp_dir().join(format!("rekindle-{}", options.state_id));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        return made.map_err(|e| named(&path, e)).map(|()| path);
+    };
+    let path = dir.join(&options.state_id);
+    std::fs::create_dir_all(&path).and_then(|()| place::try_out(&path)).map_err(|e| named(&path, e))?;
+    if options.kinds.values().any(|kind| kind.own_user().is_some()) {
+        // Their users pass through it; nobody may list it.
+        std::fs::set_permissions(dir, Permissions::from_mode(0o711)).map_err(|e| named(dir, e))?;
+    }
+    let barred = options.kinds.iter().find_map(|(name, kind)| {
+        let user = kind.own_user()?;
+        user.barred_at(&path).map(|at| format!("kind.{name}.user: {} may not enter {}", user.name, at.display()))
+    });
+    match barred {
+        Some(text) => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text)),
+        None => Ok(path),
+    }
 }
 
 /// Joins a loop that ends in time, and leaves one that does not: it ends with the process.

@@ -19,6 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
+use super::appetite::Appetite;
 use super::epoch_file::Remembered;
 use super::options::EngineOptions;
 use super::pulse::Pulses;
@@ -103,6 +104,8 @@ pub struct Shared {
     pub boot_id: String,
     /// What is claimed.
     pub running: Running,
+    /// How many commands it dares to run at once.
+    pub appetite: Appetite,
     /// What became of attempts, for the hourly numbers.
     pub tally: Tally,
     /// Whether the loops turn.
@@ -179,6 +182,7 @@ impl Shared {
         let fitness = match self.ends_stuck.load(Ordering::Acquire) {
             _ if !is_live => Fitness::Starting,
             true => Fitness::Stuck,
+            false if self.appetite.is_starved() => Fitness::Starved,
             false => Fitness::Fit,
         };
         mode(wanted, self.running.count(|_| true) + self.running.unreported_count(), fitness)

@@ -45,6 +45,12 @@ fn attempt(shared: &Shared, entry: &Entry, kind: &Kind) -> Attempt {
 /// The attempt leaves the table here, where it ended: whether a life is clear must not wait for a
 /// finisher that waits for the database.
 fn report(shared: &Shared, held: Held, ended: Ended) {
+    if ended.starved {
+        // Before the task is ready again, or this engine would claim it at once.
+        let running = shared.commands.as_ref().map_or(0, |commands| commands.gate().running_count());
+        let why = ended.detail.as_deref().unwrap_or_default();
+        shared.appetite.starved(shared.clock.lease_now(), running, why);
+    }
     let Some(entry) = shared.running.end(&held) else { return };
     if entry.takes_slot {
         shared.wake_dispatcher();
@@ -58,26 +64,22 @@ fn report(shared: &Shared, held: Held, ended: Ended) {
 /// Starts the attempt of a command on a thread of its own.
 pub fn start_command(shared: &Arc<Shared>, held: Held, spec: Arc<CommandSpec>) {
     let for_thread = Arc::clone(shared);
-    let spawned = crate::turns::spawn("attempt", STACK, move || run_command(&for_thread, held, &spec));
+    let spawned = crate::turns::spawn("attempt", STACK, move || {
+        // With its supervisor gone the task would be held for ever, under an engine that beats.
+        crate::turns::or_abort("the supervisor of a task", || run_command(&for_thread, held, &spec));
+    });
     if let Err(error) = spawned {
-        log::error!("no thread for task {}: {error}", held.task);
-        report(shared, held, starved("the host gives no further thread"));
+        report(shared, held, Ended::starved(&format!("the host gives no further thread: {error}")));
     }
 }
 
 fn run_command(shared: &Arc<Shared>, held: Held, spec: &CommandSpec) {
     let ended = match AttemptControl::new() {
         Ok(control) => command(shared, &held, spec, &control),
-        Err(error) => starved(&format!("no file descriptor: {error}")),
+        Err(error) => Ended::starved(&format!("no file descriptor: {error}")),
     };
     log::info!("task {} attempt ended: {}{}", held.task, ended.result, detail(&ended));
     report(shared, held, ended);
-}
-
-/// This host lacks something: a counted failure, better tried on another one. Handed back for nothing, the
-/// task would come back to this host at once, for ever.
-fn starved(why: &str) -> Ended {
-    Ended { elsewhere: true, ..Ended::not_started(AttemptResult::Tempfail, why) }
 }
 
 fn detail(ended: &Ended) -> String {
@@ -162,4 +164,94 @@ fn run_one(handler: &dyn Handler, attempt: Attempt, control: &Arc<AttemptControl
         return Ended::not_started(stop.kind.result(), stop.kind.word());
     }
     run_caught(handler, &Context::new(attempt, Arc::clone(control)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock, SystemClock};
+    use crate::engine::options::EngineOptions;
+    use crate::engine::run::{Role, build};
+    use crate::handlers::{Commands, Gate};
+    use crate::protocol::ids::{EngineName, Incarnation, KindName, Nonce, TaskId, Token};
+    use crate::protocol::retry::RetryPolicy;
+    use crate::protocol::task::{OnLeaseLoss, Policy, Reason};
+    use crate::store::{Claimed, MemoryStore};
+
+    /// What it is told to do, it does.
+    struct Played(Gate, fn() -> Ended);
+
+    impl Commands for Played {
+        fn run(&self, _: &CommandSpec, _: &Attempt, _: &AttemptControl) -> Ended {
+            self.1()
+        }
+        fn gate(&self) -> &Gate {
+            &self.0
+        }
+    }
+
+    /// Starts a task whose command ends like this.
+    fn start(ends: fn() -> Ended) -> Arc<Shared> {
+        let store = MemoryStore::new(Arc::new(ManualClock::new()));
+        let (name, incarnation, nonce) = (KindName::new("k").unwrap(), Incarnation::new(0), Nonce::new(7));
+        let claimed = Claimed {
+            held: Held { task: TaskId::new(1), token: Token::new(1), nonce },
+            kind: name.clone(),
+            attempt: 1,
+            failures: 0,
+            lost: 0,
+            handed_back: 0,
+            reason: Reason::First,
+            was_elsewhere: false,
+            payload: vec![],
+            resources: vec![],
+            waited: None,
+        };
+        let kind = Kind::command(CommandSpec::default(), Policy::default(), RetryPolicy::default(), "q".into());
+        let options = EngineOptions::new(EngineName::new("e").unwrap()).kind(name, kind);
+        let mut shared = build(Arc::new(store), options, Role::Library, None).unwrap();
+        shared.commands.take().unwrap().tidy();
+        shared.commands = Some(Arc::new(Played(Gate::default(), ends)));
+        let shared = Arc::new(shared);
+        let held = claimed.held;
+        let entry = Entry {
+            task: Arc::new(claimed),
+            incarnation,
+            control: None,
+            began_at: None,
+            wish: Wish::None,
+            on_lease_loss: OnLeaseLoss::Stop,
+            takes_slot: true,
+            is_alone: false,
+        };
+        shared.running.expect(nonce);
+        assert!(shared.running.settle(nonce, vec![entry]));
+        start_command(&shared, held, Arc::new(CommandSpec::default()));
+        shared
+    }
+
+    #[test]
+    fn what_the_host_could_not_start_goes_back_free_and_the_engine_takes_less() {
+        let shared = start(|| Ended::starved("no memory"));
+        let report = shared.reports.1.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!((report.ended.result, report.ended.started), (AttemptResult::HandedBack, false));
+        assert_eq!(shared.appetite.room(SystemClock.lease_now(), 4), 0);
+    }
+
+    #[test]
+    fn a_panic_of_a_tasks_supervisor_ends_the_process() {
+        const INSIDE: &str = "REKINDLE_TEST_INSIDE";
+        const TEST: &str = "engine::worker::tests::a_panic_of_a_tasks_supervisor_ends_the_process";
+        if std::env::var(INSIDE).is_ok() {
+            let shared = start(|| panic!("a supervisor that is wrong"));
+            drop(shared.reports.1.recv_timeout(Duration::from_secs(30)));
+            return;
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let output = again.args([TEST, "--exact", "--nocapture"]).env(INSIDE, TEST).output().unwrap();
+        assert_eq!(output.status.signal(), Some(nix::libc::SIGABRT), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }

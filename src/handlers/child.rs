@@ -15,7 +15,9 @@ use std::ptr;
 use nix::libc;
 
 use super::gate::Dies;
+use crate::process::descriptors::close_from;
 use crate::process::limits::{self, Limits};
+use crate::process::user::{NOT_FOR_TASKS, RunAs};
 
 /// What is spawned, complete before the fork.
 #[derive(Debug)]
@@ -36,6 +38,10 @@ pub struct SpawnRequest {
     pub umask: u32,
     /// Scheduling priority.
     pub nice: Option<i32>,
+    /// Who it becomes; `None` stays who this process is.
+    pub run_as: Option<RunAs>,
+    /// Whether it may get more rights than this process has.
+    pub new_privileges: bool,
     /// Whether the kernel kills it with the engine.
     pub dies: Dies,
 }
@@ -52,6 +58,8 @@ pub enum Stage {
     Cwd = 3,
     /// The program itself.
     Exec = 4,
+    /// The user that it runs as.
+    User = 5,
 }
 
 /// Bytes of a failure message.
@@ -61,7 +69,8 @@ impl Stage {
     /// Reads what [`Image::run`] wrote: the stage and errno.
     pub fn parse(message: &[u8]) -> Option<(Self, i32)> {
         let (first, rest) = message.split_first()?;
-        let stage = [Self::Process, Self::Nice, Self::Cwd, Self::Exec].into_iter().find(|s| *s as u8 == *first)?;
+        let stage =
+            [Self::Process, Self::Nice, Self::Cwd, Self::Exec, Self::User].into_iter().find(|s| *s as u8 == *first)?;
         Some((stage, i32::from_ne_bytes(rest.try_into().ok()?)))
     }
 }
@@ -74,6 +83,26 @@ pub(super) struct Image<'a> {
     engine_pid: i32,
     /// What this program was started with; nothing where it has changed nothing.
     limits: Option<Limits>,
+    terminal: Terminal,
+}
+
+/// Whether this process has a terminal, which a task must not share: it could type into the shell behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Terminal {
+    /// It has none, and so its tasks have none. Each is a process group in the session of the engine: in
+    /// sessions of their own the kernel would weigh them against each other whatever their `nice` says.
+    None,
+    /// A library in a program that somebody started by hand: each task gets a session of its own.
+    Shared,
+}
+
+impl Terminal {
+    /// As it is now.
+    pub(super) fn here() -> Self {
+        use std::os::unix::fs::OpenOptionsExt;
+        let tty = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY).open("/dev/tty");
+        if tty.is_ok() { Self::Shared } else { Self::None }
+    }
 }
 
 /// Where the pipe for failures goes in the child.
@@ -82,7 +111,7 @@ const SETUP_FD: RawFd = 3;
 impl<'a> Image<'a> {
     /// Prepares an image. `None` if a descriptor would be overwritten before it is used, which cannot
     /// happen while 0, 1 and 2 of this process are open.
-    pub(super) fn new(request: &'a SpawnRequest) -> Option<Self> {
+    pub(super) fn new(request: &'a SpawnRequest, terminal: Terminal) -> Option<Self> {
         let mut sources = request.stdio.iter().chain([&request.setup]);
         if sources.any(|fd| fd.as_raw_fd() < SETUP_FD) {
             return None;
@@ -95,6 +124,7 @@ impl<'a> Image<'a> {
             // In a PID namespace of its own this is what getppid of the child shows, too.
             engine_pid: std::process::id().cast_signed(),
             limits: limits::found(),
+            terminal,
         })
     }
 
@@ -120,12 +150,20 @@ impl<'a> Image<'a> {
     }
 
     unsafe fn set_up(&self) -> Result<(), Stage> {
-        let check = |result: i32, stage| if result < 0 { Err(stage) } else { Ok(()) };
         // SAFETY: as in `run`.
         unsafe {
             // First of all, so that each later failure has somewhere to go.
             self.place_descriptors()?;
-            check(libc::setpgid(0, 0), Stage::Process)?;
+            check(self.become_leader(), Stage::Process)?;
+            if let Some(limits) = &self.limits {
+                limits.restore().map_err(|_| Stage::Process)?;
+            }
+            libc::umask(self.request.umask);
+            if let Some(nice) = self.request.nice {
+                check(libc::setpriority(libc::PRIO_PROCESS, 0, nice), Stage::Nice)?;
+            }
+            self.become_user()?;
+            // After the change of the user, which takes a death signal away.
             if self.request.dies == Dies::WithEngine {
                 check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Stage::Process)?;
             }
@@ -136,17 +174,42 @@ impl<'a> Image<'a> {
             // Orphans of the task come to its main process, so that they are found below it while it
             // lives. Survives the exec, is not inherited by its children.
             check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), Stage::Process)?;
-            if let Some(limits) = &self.limits
-                && limits.restore().is_err()
-            {
-                return Err(Stage::Process);
-            }
-            libc::umask(self.request.umask);
-            if let Some(nice) = self.request.nice {
-                check(libc::setpriority(libc::PRIO_PROCESS, 0, nice), Stage::Nice)?;
-            }
             check(libc::chdir(self.request.cwd.as_ptr()), Stage::Cwd)?;
             reset_signals();
+        }
+        Ok(())
+    }
+
+    /// Its group has its number either way.
+    unsafe fn become_leader(&self) -> i32 {
+        // SAFETY: as in `run`.
+        unsafe {
+            match self.terminal {
+                Terminal::None => libc::setpgid(0, 0),
+                Terminal::Shared => libc::setsid(),
+            }
+        }
+    }
+
+    /// Gives up what a task must not have, and becomes its user.
+    unsafe fn become_user(&self) -> Result<(), Stage> {
+        // SAFETY: as in `run`. The calls of libc for this would ask all threads of the parent to do the same,
+        // of which there are none here; the system's own change this process.
+        unsafe {
+            for right in NOT_FOR_TASKS {
+                // What was not given cannot be taken, and a kernel before 4.3 knows none.
+                libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_LOWER, right, 0, 0);
+            }
+            if let Some(user) = &self.request.run_as {
+                libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+                check(libc::syscall(SET_GROUPS, user.groups.len(), user.groups.as_ptr()) as i32, Stage::User)?;
+                check(libc::syscall(SET_GID, user.gid, user.gid, user.gid) as i32, Stage::User)?;
+                check(libc::syscall(SET_UID, user.uid, user.uid, user.uid) as i32, Stage::User)?;
+            }
+            if !self.request.new_privileges {
+                // What has more rights than its engine could not be killed.
+                check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Stage::Process)?;
+            }
         }
         Ok(())
     }
@@ -164,13 +227,30 @@ impl<'a> Image<'a> {
                 return Err(Stage::Process);
             }
             // Closed now and not at the exec: this child may hang in chdir or exec, and with a copy of
-            // another attempt's stdin it would keep that one from ever reading its end. An old kernel
-            // without the call leaves them to close-on-exec.
-            libc::syscall(libc::SYS_close_range, SETUP_FD + 1, libc::c_uint::MAX, 0);
+            // another attempt's stdin it would keep that one from ever reading its end.
+            close_from(SETUP_FD + 1);
         }
         Ok(())
     }
 }
+
+fn check(result: i32, stage: Stage) -> Result<(), Stage> {
+    if result < 0 { Err(stage) } else { Ok(()) }
+}
+
+// Where numbers of users once had 16 bits, the first calls of these names still take those.
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+const SET_GROUPS: libc::c_long = libc::SYS_setgroups;
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+const SET_GID: libc::c_long = libc::SYS_setresgid;
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+const SET_UID: libc::c_long = libc::SYS_setresuid;
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+const SET_GROUPS: libc::c_long = libc::SYS_setgroups32;
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+const SET_GID: libc::c_long = libc::SYS_setresgid32;
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+const SET_UID: libc::c_long = libc::SYS_setresuid32;
 
 /// Gives the program a fresh start: default dispositions first (Rust ignores SIGPIPE, and ignored
 /// stays ignored over an exec), and only then the empty mask.

@@ -4,9 +4,13 @@
 //! when nothing of the attempt is left, so a result that is written down afterwards is never followed
 //! by another act of the task (I8).
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
+use super::child::Stage;
 use super::control::{AttemptControl, StopKind};
 use super::ended::Ended;
 use super::environment::Identity;
@@ -14,7 +18,7 @@ use super::exit::{End, verdict};
 use super::gate::Gate;
 use super::handler::Attempt;
 use super::prepare::{self, StartError};
-use super::scratch::Scratch;
+use super::scratch::ScratchRoot;
 use super::spawner::{Running, Spawner};
 use super::spec::CommandSpec;
 use super::streams::{Captured, Streams};
@@ -24,7 +28,7 @@ use crate::protocol::task::{AttemptResult, OnLeaseLoss};
 /// What all commands of an engine share.
 #[derive(Debug, Clone)]
 pub struct CommandOptions {
-    /// Where the private directories of attempts are made.
+    /// Where the private directories of attempts are made; nobody else's.
     pub scratch: PathBuf,
     /// What the engine adds to each environment.
     pub identity: Identity,
@@ -36,12 +40,15 @@ pub trait Commands: Send + Sync {
     fn run(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Ended;
     /// What every start passes.
     fn gate(&self) -> &Gate;
+    /// No attempt will come any more: takes away what is only for attempts.
+    fn tidy(&self) {}
 }
 
 /// Runs commands. One per engine, shared by its worker threads.
 pub struct CommandRunner {
     spawner: Arc<Spawner>,
-    options: CommandOptions,
+    identity: Identity,
+    scratch: Arc<ScratchRoot>,
 }
 
 /// What happened to one command.
@@ -52,9 +59,9 @@ struct Seen {
 }
 
 impl CommandRunner {
-    /// Binds a spawner to where and who the engine is.
-    pub fn new(spawner: Arc<Spawner>, options: CommandOptions) -> Self {
-        Self { spawner, options }
+    /// Binds a spawner to where and who the engine is. What a former life left there is deleted.
+    pub fn new(spawner: Arc<Spawner>, options: CommandOptions) -> io::Result<Self> {
+        Ok(Self { spawner, identity: options.identity, scratch: ScratchRoot::open(options.scratch)? })
     }
 
     /// The spawner, whose gate the engine opens and closes.
@@ -66,6 +73,10 @@ impl CommandRunner {
 impl Commands for CommandRunner {
     fn gate(&self) -> &Gate {
         self.spawner.gate()
+    }
+
+    fn tidy(&self) {
+        self.scratch.tidy();
     }
 
     fn run(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Ended {
@@ -85,14 +96,15 @@ impl Commands for CommandRunner {
 
 impl CommandRunner {
     fn run_started(&self, spec: &CommandSpec, attempt: &Attempt, control: &AttemptControl) -> Result<Seen, StartError> {
-        let scratch = Scratch::create(&self.options.scratch, attempt)
-            .map_err(StartError::host(format!("make a directory in {}", self.options.scratch.display())))?;
+        let user = spec.run_as.as_ref();
+        let scratch = self.scratch.create(attempt, user).map_err(StartError::host("make the private directory"))?;
         let (mut streams, ends) =
             Streams::open(Arc::clone(&attempt.payload), spec.output_keep).map_err(StartError::host("open pipes"))?;
+        user.map_or(Ok(()), |user| Streams::give(&ends, user)).map_err(StartError::host("give the pipes away"))?;
         let timer = Watch::timer().map_err(StartError::host("make a timer"))?;
         let clock = self.spawner.clock();
         let deadline = spec.timeout.map(|span| clock.wall_now().after(span));
-        let request = prepare::request(spec, attempt, &self.options.identity, scratch.path(), deadline, ends)?;
+        let request = prepare::request(spec, attempt, &self.identity, scratch.path(), deadline, ends)?;
         let timeout_at = spec.timeout.map(|span| clock.lease_now().after(span));
         let running = self.spawner.spawn(request)?;
         let lease = (spec.on_lease_loss == OnLeaseLoss::Stop).then(|| &**self.spawner.gate());
@@ -106,7 +118,7 @@ impl CommandRunner {
 
     fn end(&self, running: &Running, watched: &Watched, attempt: &Attempt) {
         if !self.spawner.strays().end_attempt(running.pid, &watched.killed) {
-            log::error!("processes of task {} were killed, but they hang in the kernel", attempt.task);
+            log::error!("processes of task {} were killed, and are not known to be gone", attempt.task);
         }
     }
 }
@@ -122,6 +134,9 @@ fn judge(spec: &CommandSpec, Seen { end, stopped, captured }: Seen) -> Ended {
     if let (Some((stage, errno)), None) = (setup_failure, stopped) {
         // The program never ran, so its exit code says nothing. Another host may have it.
         let detail = prepare::setup_failure(stage, errno, spec);
+        if stage == Stage::Process || prepare::means_starved(Errno::from_raw(errno)) {
+            return Ended::starved(&detail);
+        }
         return Ended { elsewhere: true, ..Ended::not_started(AttemptResult::Failed, &detail) };
     }
     let verdict = verdict(end, stopped, &spec.exit_codes);

@@ -32,6 +32,9 @@ pub struct Ended {
     pub elsewhere: bool,
     /// What the handler wants kept as the task's result.
     pub value: Option<String>,
+    /// It was this host that had nothing left to start it with: the task goes back free, and the engine takes
+    /// less.
+    pub starved: bool,
 }
 
 impl Ended {
@@ -48,7 +51,14 @@ impl Ended {
             retry_after: None,
             elsewhere: false,
             value: None,
+            starved: false,
         }
+    }
+
+    /// Nothing was started, because the host gave no descriptor, process or memory for it, or no place to work
+    /// in. Another host has it, or this one later; it is never the task's failure.
+    pub fn starved(why: &str) -> Self {
+        Self { starved: true, ..Self::not_started(AttemptResult::HandedBack, &format!("not started: {why}")) }
     }
 
     /// An attempt that ended before anything was started.

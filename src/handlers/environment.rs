@@ -1,5 +1,5 @@
-//! The environment of a command: cleared, then what the kind passes on, sets and reads from its file,
-//! then the `REKINDLE_*` variables, which nothing overrides.
+//! The environment of a command: cleared, then what the kind passes on, who its user is if it has one of its
+//! own, what the kind sets and reads from its file, then the `REKINDLE_*` variables, which nothing overrides.
 //!
 //! The engine's own variables stay out because they hold what a task must not have: the database's
 //! URL, `NOTIFY_SOCKET` (a task could say READY for the engine), `LISTEN_FDS`.
@@ -59,6 +59,13 @@ pub fn environment(
 ) -> Result<BTreeMap<OsString, OsString>, EnvironmentError> {
     let mut env: BTreeMap<OsString, OsString> =
         spec.env_pass.iter().filter_map(|name| std::env::var_os(name).map(|value| (name.into(), value))).collect();
+    if let Some(user) = &spec.run_as {
+        let home = user.home.clone().into_os_string();
+        env.extend(
+            [("HOME", home), ("USER", user.name.clone().into()), ("LOGNAME", user.name.clone().into())]
+                .map(|(key, value)| (key.into(), value)),
+        );
+    }
     env.extend(spec.env.iter().map(|(key, value)| (key.into(), value.into())));
     if let Some(path) = &spec.env_file {
         env.extend(read_file(path)?);
@@ -125,6 +132,7 @@ fn unquoted(value: &str) -> &str {
 mod tests {
     use super::*;
     use crate::handlers::testing::attempt;
+    use crate::process::user::RunAs;
 
     fn make(spec: &CommandSpec) -> Result<BTreeMap<OsString, OsString>, EnvironmentError> {
         let identity = Identity { release: "/opt/acme/7".to_owned(), state_id: "s1".to_owned() };
@@ -166,6 +174,18 @@ mod tests {
         let own = own(&attempted, &Identity::default(), Path::new("/"), None);
         assert!(own.contains(&("REKINDLE_RESOURCES".into(), r#"["a \"b\", c"]"#.into())));
         assert!(!own.iter().any(|(key, _)| key == "REKINDLE_DEADLINE"), "no timeout, no deadline");
+    }
+
+    #[test]
+    fn a_user_of_the_kinds_own_is_told_and_what_the_kind_sets_wins() {
+        let run_as = RunAs { name: "mailer".into(), uid: 9, gid: 9, groups: vec![9], home: "/srv/mail".into() };
+        let mut spec = CommandSpec { run_as: Some(run_as), ..CommandSpec::default() };
+        spec.env_pass.push("HOME".to_owned());
+        spec.env.insert("USER".to_owned(), "other".to_owned());
+        let env = make(&spec).unwrap();
+        for (key, value) in [("HOME", "/srv/mail"), ("USER", "other"), ("LOGNAME", "mailer")] {
+            assert_eq!(env[std::ffi::OsStr::new(key)], value);
+        }
     }
 
     #[test]

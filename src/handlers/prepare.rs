@@ -2,10 +2,11 @@
 //! be started.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::arguments::{self, ArgumentError};
@@ -48,16 +49,31 @@ pub(super) enum StartError {
 }
 
 impl StartError {
-    /// How the attempt ends. What another host may have is tried elsewhere; what the gate refused is
-    /// no fault of the task.
+    /// How the attempt ends. What another host may have is tried elsewhere; what the gate refused, and what
+    /// this host has run out of, is no fault of the task.
     pub(super) fn ended(&self) -> Ended {
+        if self.is_starved() {
+            return Ended::starved(&chain(self));
+        }
         let (result, elsewhere) = match self {
             Self::Argument(_) | Self::Zero => (AttemptResult::Failed, false),
             Self::Environment(_) | Self::NotFound { .. } => (AttemptResult::Failed, true),
-            Self::Host { .. } | Self::Spawn(SpawnError::Fork(_)) => (AttemptResult::Tempfail, true),
+            // Those that come here are starved.
+            Self::Host { .. } => (AttemptResult::HandedBack, false),
             Self::Spawn(_) => (AttemptResult::HandedBack, false),
         };
         Ended { elsewhere, ..Ended::not_started(result, &format!("not started: {}", chain(self))) }
+    }
+
+    /// Whether the host could not, whatever the task is.
+    fn is_starved(&self) -> bool {
+        match self {
+            Self::Host { .. } | Self::Spawn(SpawnError::Fork(_)) => true,
+            Self::Environment(EnvironmentError::Read { source, .. }) => {
+                source.raw_os_error().is_some_and(|errno| means_starved(Errno::from_raw(errno)))
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -77,15 +93,44 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether an error says that the host has run out of something: descriptors, processes, memory.
+pub(super) fn means_starved(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM)
+}
+
 /// The words for a child that failed between fork and exec.
 pub(super) fn setup_failure(stage: Stage, errno: i32, spec: &CommandSpec) -> String {
     let what = match stage {
         Stage::Process => "set up the process".to_owned(),
         Stage::Nice => format!("set nice = {}", spec.nice.unwrap_or(0)),
         Stage::Cwd => format!("enter directory {}", spec.cwd.as_deref().unwrap_or(Path::new("(scratch)")).display()),
-        Stage::Exec => format!("run {}", spec.command.first().map_or("(nothing)", String::as_str)),
+        Stage::Exec => {
+            let program = spec.command.first().map_or("(nothing)", String::as_str);
+            match missing_interpreter(Path::new(program)).filter(|_| errno == Errno::ENOENT as i32) {
+                Some(why) => return format!("could not run {program}: {why}"),
+                None => format!("run {program}"),
+            }
+        }
+        Stage::User => format!("become user {}", spec.run_as.as_ref().map_or("?", |user| user.name.as_str())),
     };
-    format!("could not {what}: {}", nix::errno::Errno::from_raw(errno).desc())
+    format!("could not {what}: {}", Errno::from_raw(errno).desc())
+}
+
+/// A script that is there cannot be run where its first line names what is not, and the kernel then says that
+/// the *script* is not there. Mostly it was written on Windows.
+fn missing_interpreter(program: &Path) -> Option<String> {
+    /// As much of the first line as the kernel reads.
+    const FIRST_LINE_MAX: u64 = 256;
+    let mut start = Vec::new();
+    std::fs::File::open(program).and_then(|file| file.take(FIRST_LINE_MAX).read_to_end(&mut start)).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let named = line.trim_start_matches([' ', '\t']).split([' ', '\t']).next()?;
+    if named.is_empty() || Path::new(named).exists() {
+        return None;
+    }
+    let ending = if named.ends_with('\r') { " (the script has Windows line ends: sed -i 's/\\r$//')" } else { "" };
+    Some(format!("its first line names {}, which is not there{ending}", named.trim_end()))
 }
 
 /// Makes the request for the spawner.
@@ -111,6 +156,8 @@ pub(super) fn request(
         setup: ends.setup,
         umask: spec.umask,
         nice: spec.nice,
+        run_as: spec.run_as.clone(),
+        new_privileges: spec.new_privileges,
         dies: match spec.on_lease_loss {
             OnLeaseLoss::Stop => Dies::WithEngine,
             OnLeaseLoss::Continue => Dies::Alone,
@@ -159,8 +206,16 @@ mod tests {
         assert_eq!(of(ArgumentError::Empty.into()), (AttemptResult::Failed, false));
         assert_eq!(of(SpawnError::LeaseOver.into()), (AttemptResult::HandedBack, false));
         assert_eq!(of(SpawnError::Closed.into()), (AttemptResult::HandedBack, false));
+        // What the host has run out of costs the task nothing, and the engine is told.
         let full = StartError::host("make the scratch directory")(io::Error::from_raw_os_error(28));
         assert!(full.ended().detail.unwrap().contains("No space left"));
-        assert_eq!(of(full), (AttemptResult::Tempfail, true));
+        let read = |errno| {
+            StartError::from(EnvironmentError::Read { path: "/e".into(), source: io::Error::from_raw_os_error(errno) })
+        };
+        for starved in [full, SpawnError::Fork(io::Error::from_raw_os_error(11)).into(), read(24)] {
+            let ended = starved.ended();
+            assert_eq!((ended.result, ended.starved, ended.elsewhere), (AttemptResult::HandedBack, true, false));
+        }
+        assert_eq!(of(read(2)), (AttemptResult::Failed, true));
     }
 }

@@ -18,11 +18,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
-use super::child::{Image, SpawnRequest};
+use super::child::{Image, SpawnRequest, Terminal};
 use super::gate::{Dies, Gate, Lease, Refusal};
 use super::reaper::Strays;
 use crate::clock::Clock;
 use crate::planted::{Bug, planted};
+use crate::process::{BareFork, oom};
+use crate::turns;
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +101,16 @@ impl Spawner {
         let gate = Arc::new(Gate::default());
         // Unbuffered would do: a caller waits for its answer in any case.
         let (orders, inbox) = bounded::<Order>(64);
-        let thread_gate = Arc::clone(&gate);
-        let for_thread = options.clone();
-        let thread = std::thread::Builder::new()
-            .name("spawner".to_owned())
-            .spawn(move || serve(&inbox, &thread_gate, &for_thread))?;
+        let forking = Forking {
+            gate: Arc::clone(&gate),
+            options: options.clone(),
+            bare: BareFork::find(),
+            terminal: Terminal::here(),
+        };
+        let thread = std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
+            // Without it nothing can be started, and an engine would claim and hand back in a loop.
+            turns::or_abort("the thread that starts commands", || forking.serve(&inbox));
+        })?;
         let strays = Strays::new(Arc::clone(&gate), options.mode, Arc::clone(&options.clock));
         Ok(Self { gate, strays, clock: options.clock, orders: Some(orders), thread: Some(thread) })
     }
@@ -154,58 +161,73 @@ impl Drop for Spawner {
     }
 }
 
-fn serve(inbox: &Receiver<Order>, gate: &Gate, options: &SpawnerOptions) {
-    // Every signal is blocked here, and so in each child until its handlers are gone. Otherwise a
-    // SIGTERM to a task that was just forked would run the engine's handler in the child and, through
-    // the shared pipe of that handler, stop the engine.
-    if let Err(error) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None) {
-        log::error!("could not block signals in the spawning thread: {error}");
-        return;
-    }
-    for Order { request, reply } in inbox {
-        let outcome = match planted(Bug::DeathSignalOfWorker) {
-            true => std::thread::scope(|scope| scope.spawn(|| fork(&request, gate, options)).join())
-                .unwrap_or(Err(SpawnError::Gone)),
-            false => fork(&request, gate, options),
-        };
-        // The child's ends must be closed here before the supervisor can wait for their end.
-        drop(request);
-        if reply.send(outcome).is_err() {
-            log::error!("nobody waits for a process that was just started");
-        }
-    }
+/// What the thread needs.
+struct Forking {
+    gate: Arc<Gate>,
+    options: SpawnerOptions,
+    bare: BareFork,
+    terminal: Terminal,
 }
 
-fn fork(request: &SpawnRequest, gate: &Gate, options: &SpawnerOptions) -> Result<Running, SpawnError> {
-    let image =
-        Image::new(request).ok_or_else(|| SpawnError::Fork(io::Error::other("a standard descriptor is closed")))?;
-    let pid = {
-        let mut inside = gate.enter(&*options.clock).map_err(|refusal| match refusal {
-            Refusal::Closed => SpawnError::Closed,
-            Refusal::LeaseOver => SpawnError::LeaseOver,
-        })?;
-        // SAFETY: all signals are blocked in this thread, and the child does nothing but `run`.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            // SAFETY: this is the child that was just forked.
-            unsafe { image.run() }
+impl Forking {
+    fn serve(&self, inbox: &Receiver<Order>) {
+        // Every signal is blocked here, and so in each child until its handlers are gone. Otherwise a
+        // SIGTERM to a task that was just forked would run the engine's handler in the child and, through
+        // the shared pipe of that handler, stop the engine.
+        if let Err(error) = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None) {
+            log::error!("could not block signals in the spawning thread: {error}");
+            return;
         }
-        if pid < 0 {
-            return Err(SpawnError::Fork(io::Error::last_os_error()));
+        for Order { request, reply } in inbox {
+            let outcome = match planted(Bug::DeathSignalOfWorker) {
+                true => std::thread::scope(|scope| scope.spawn(|| self.fork(&request)).join())
+                    .unwrap_or(Err(SpawnError::Gone)),
+                false => self.fork(&request),
+            };
+            // The child's ends must be closed here before the supervisor can wait for their end.
+            drop(request);
+            if reply.send(outcome).is_err() {
+                log::error!("nobody waits for a process that was just started");
+            }
         }
-        inside.admit(pid, request.dies);
-        // Here at the earliest: before the fork it has no number, and an engine that freezes between these two
-        // lines loses an attempt that has not passed its exec.
-        if let Some(tell) = options.tell_continuing.as_ref().filter(|_| request.dies == Dies::Alone) {
-            tell(&inside.continuing());
+    }
+
+    fn fork(&self, request: &SpawnRequest) -> Result<Running, SpawnError> {
+        let image = Image::new(request, self.terminal)
+            .ok_or_else(|| SpawnError::Fork(io::Error::other("a standard descriptor is closed")))?;
+        let pid = {
+            let mut inside = self.gate.enter(&*self.options.clock).map_err(|refusal| match refusal {
+                Refusal::Closed => SpawnError::Closed,
+                Refusal::LeaseOver => SpawnError::LeaseOver,
+            })?;
+            let score = oom::raised().filter(|_| self.options.mode == Mode::Daemon);
+            // SAFETY: all signals are blocked in this thread, and the child does nothing but `run`.
+            let pid = unsafe { self.bare.fork() };
+            if pid == 0 {
+                // SAFETY: this is the child that was just forked.
+                unsafe { image.run() }
+            }
+            if pid < 0 {
+                return Err(SpawnError::Fork(io::Error::last_os_error()));
+            }
+            drop(score);
+            inside.admit(pid, request.dies);
+            // Here at the earliest: before the fork it has no number, and an engine that freezes between these
+            // two lines loses an attempt that has not passed its exec.
+            if let Some(tell) = self.options.tell_continuing.as_ref().filter(|_| request.dies == Dies::Alone) {
+                tell(&inside.continuing());
+            }
+            pid
+        };
+        if self.terminal == Terminal::None {
+            // The child does the same; whoever comes first, the group exists before anybody signals it. An
+            // error means that it has passed its exec, and then it has done so itself. One that makes a session
+            // must not lead a group before; until it does, it is signalled by its number.
+            // SAFETY: plain numbers.
+            unsafe { libc::setpgid(pid, pid) };
         }
-        pid
-    };
-    // The child does the same; whoever comes first, the group exists before anybody signals it. An
-    // error means that it has passed its exec, and then it has done so itself.
-    // SAFETY: plain numbers.
-    unsafe { libc::setpgid(pid, pid) };
-    Ok(Running { pid, pidfd: pidfd_open(pid) })
+        Ok(Running { pid, pidfd: pidfd_open(pid) })
+    }
 }
 
 fn pidfd_open(pid: i32) -> Option<OwnedFd> {

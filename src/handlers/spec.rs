@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::process::user::RunAs;
 use crate::protocol::task::OnLeaseLoss;
 
 /// How to run the command of a kind.
@@ -31,6 +32,11 @@ pub struct CommandSpec {
     pub umask: u32,
     /// Scheduling priority, 19 (meekest) to -20; `None` leaves the engine's.
     pub nice: Option<i32>,
+    /// Who it runs as; `None` is the engine's own user.
+    pub run_as: Option<RunAs>,
+    /// Whether programs with more rights than their caller (sudo, ping) get them in it. Such a process may be
+    /// out of the engine's reach.
+    pub new_privileges: bool,
     /// What exit codes mean.
     pub exit_codes: ExitCodes,
     /// What a lost lease does to it.
@@ -50,6 +56,8 @@ impl Default for CommandSpec {
             output_keep: 64 << 10,
             umask: 0o027,
             nice: None,
+            run_as: None,
+            new_privileges: false,
             exit_codes: ExitCodes::default(),
             on_lease_loss: OnLeaseLoss::default(),
         }

@@ -3,6 +3,7 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::fchown;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -11,6 +12,7 @@ use nix::unistd::{read, write};
 
 use super::child::{SETUP_MESSAGE_LEN, Stage};
 use super::tail::Tail;
+use crate::process::user::RunAs;
 
 /// What is read at once: what a pipe holds by default.
 const CHUNK: usize = 64 << 10;
@@ -70,6 +72,12 @@ impl Streams {
         };
         let stdio = [child_in.into(), child_out.into(), child_err.into()];
         Ok((ours, ChildEnds { stdio, setup: child_setup.into() }))
+    }
+
+    /// Makes the command's ends the user's that it runs as: a program that opens `/dev/stdout` once more opens
+    /// the pipe, and may do so only if it is its own.
+    pub(super) fn give(ends: &ChildEnds, user: &RunAs) -> io::Result<()> {
+        ends.stdio.iter().try_for_each(|end| fchown(end, Some(user.uid), Some(user.gid)))
     }
 
     /// The open ends, to be polled.

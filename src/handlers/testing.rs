@@ -4,14 +4,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::child::SpawnRequest;
 use super::command::{CommandOptions, CommandRunner, Commands};
 use super::control::AttemptControl;
 use super::ended::Ended;
 use super::environment::Identity;
-use super::gate::Lease;
+use super::gate::{Dies, Lease};
 use super::handler::Attempt;
 use super::spawner::{Mode, Spawner, SpawnerOptions};
 use super::spec::CommandSpec;
+use super::streams::Streams;
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::ids::{EngineName, KindName, TaskId, Token};
 use crate::protocol::task::Reason;
@@ -47,7 +49,26 @@ pub(super) fn bench_in(mode: Mode) -> Bench {
     spawner.open_gate(Lease::FOREVER);
     let identity = Identity { release: "/opt/r".to_owned(), state_id: "s1".to_owned() };
     let options = CommandOptions { scratch: dir.path().join("t"), identity };
-    Bench { runner: CommandRunner::new(Arc::new(spawner), options), dir }
+    Bench { runner: CommandRunner::new(Arc::new(spawner), options).unwrap(), dir }
+}
+
+/// What a spawner needs to start a program that gets and says nothing.
+pub(super) fn request(program: &str) -> SpawnRequest {
+    let (_, ends) = Streams::open(Arc::from([]), 0).unwrap();
+    let text = |text: &str| std::ffi::CString::new(text).unwrap();
+    SpawnRequest {
+        program: text(program),
+        argv: vec![text(program)],
+        env: vec![],
+        cwd: text("/"),
+        stdio: ends.stdio,
+        setup: ends.setup,
+        umask: 0o027,
+        nice: None,
+        run_as: None,
+        new_privileges: false,
+        dies: Dies::WithEngine,
+    }
 }
 
 impl Bench {

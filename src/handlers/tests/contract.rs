@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
-use crate::handlers::testing::{bench, is_inside, shell, text};
+use crate::handlers::testing::{bench, is_inside, shell, text, wait_until};
 use crate::handlers::{CommandSpec, Ended};
 use crate::protocol::task::AttemptResult;
 
@@ -131,8 +131,8 @@ fn the_process_starts_fresh() {
     assert_eq!(lines[6..10], ["0", "1", "2", "3"], "ls itself has opened 3");
     let [group, nice, pid] = lines[10..] else { panic!("{output}") };
     assert_eq!((group, nice), (pid, "5"), "leader of its own group");
-    let left: Vec<_> = std::fs::read_dir(bench.dir.path().join("t")).unwrap().collect();
-    assert!(left.is_empty(), "the private directory is removed: {left:?}");
+    let left = || std::fs::read_dir(bench.dir.path().join("t")).unwrap().count();
+    wait_until("the removal of the private directory", || (left() == 0).then_some(()));
 }
 
 #[test]
@@ -141,4 +141,91 @@ fn a_working_directory_of_the_kind_is_used_and_kept() {
     let spec = CommandSpec { cwd: Some(dir.path().to_owned()), ..shell("touch here; [ -d \"$REKINDLE_DIR\" ]") };
     assert_eq!(bench().run(&spec, "").result, AttemptResult::Done);
     assert!(dir.path().join("here").exists());
+}
+
+#[test]
+fn a_script_whose_interpreter_is_missing_says_which() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = |name: &str, first: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("{first}\nexit 0\n")).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    };
+    let (windows, gone) = (script("windows", "#!/bin/sh\r"), script("gone", "#! /no/such/python -u"));
+    let bench = bench();
+    for (path, why) in [
+        (
+            &windows,
+            "its first line names /bin/sh, which is not there (the script has Windows line ends: sed -i 's/\\r$//')",
+        ),
+        (&gone, "its first line names /no/such/python, which is not there"),
+    ] {
+        let ended = bench.run(&program(&[path]), "");
+        assert_eq!((ended.result, ended.elsewhere, ended.started), (AttemptResult::Failed, true, false));
+        assert_eq!(ended.detail.unwrap(), format!("could not run {path}: {why}"));
+    }
+}
+
+#[test]
+fn a_command_gets_no_new_privileges_unless_its_kind_says_so() {
+    let script = "sed -n 's/^NoNewPrivs:\t//p' /proc/self/status";
+    let inherited = text(&bench().run(&CommandSpec { new_privileges: true, ..shell(script) }, ""));
+    // Whoever runs the tests may have given them up already.
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert!(own.contains(&format!("NoNewPrivs:\t{inherited}")), "{inherited}");
+    assert_eq!(text(&bench().run(&shell(script), "")), "1\n");
+}
+
+#[test]
+fn a_command_runs_as_its_kinds_user_with_its_groups_in_a_directory_of_its_own() {
+    use crate::process::user::{RunAs, missing_rights};
+    if !missing_rights().is_empty() {
+        return println!("skipped: this test cannot become somebody else");
+    }
+    let bench = bench();
+    // The directories above belong to who runs the tests.
+    std::fs::set_permissions(bench.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let nobody = RunAs::find("nobody", Some("daemon")).unwrap();
+    let groups: Vec<String> = nobody.groups.iter().map(u32::to_string).collect();
+    let script = "id -u; id -g; id -G; pwd; touch file && stat -c %u file; echo $HOME $USER; echo here > /dev/stderr; \
+                  sed -n 's/^Cap\\(Eff\\|Amb\\):\t//p' /proc/self/status; kill -0 $PPID 2>/dev/null && echo reaches; exit 0";
+    let spec = CommandSpec { run_as: Some(nobody.clone()), ..shell(script) };
+    let ended = bench.run(&spec, "");
+    let output = text(&ended);
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[..2], [nobody.uid.to_string(), nobody.gid.to_string()], "{output}");
+    let mut seen: Vec<&str> = lines[2].split(' ').collect();
+    let mut wanted: Vec<&str> = groups.iter().map(String::as_str).collect();
+    seen.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(seen, wanted);
+    assert!(lines[3].ends_with("4812-6"), "{output}");
+    assert_eq!(lines[4..6], [nobody.uid.to_string(), format!("{} nobody", nobody.home.display())], "{output}");
+    let none = "0000000000000000";
+    assert_eq!(lines[6..], ["here", none, none], "no right is left, and the engine is out of reach");
+    assert_eq!(ended.result, AttemptResult::Done);
+}
+
+#[test]
+fn a_command_of_another_user_is_killed_with_everything_below_it() {
+    use crate::process::user::{RunAs, missing_rights};
+    if !missing_rights().is_empty() {
+        return println!("skipped: this test cannot become somebody else");
+    }
+    let bench = bench();
+    std::fs::set_permissions(bench.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let script = "trap '' TERM; setsid sleep 300 & echo $!; echo $$; sleep 301 & wait; wait; wait";
+    let spec = CommandSpec {
+        run_as: Some(RunAs::find("nobody", None).unwrap()),
+        timeout: Some(Duration::from_millis(300)),
+        grace: Duration::from_millis(100),
+        ..shell(script)
+    };
+    let ended = bench.run(&spec, "");
+    assert_eq!((ended.result, ended.signal), (AttemptResult::Timeout, Some(9)), "{ended:?}");
+    for pid in text(&ended).lines() {
+        let proc = crate::guard::tree::read(pid.parse().unwrap());
+        assert!(proc.is_none_or(|proc| !proc.is_alive()), "{pid}");
+    }
 }

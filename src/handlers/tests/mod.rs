@@ -3,4 +3,5 @@
 
 mod contract;
 mod leftovers;
+mod starts;
 mod stopping;

@@ -48,6 +48,7 @@ pub struct EngineSpec<'r> {
     contained: bool,
     is_nobody: bool,
     stderr: Option<PathBuf>,
+    descriptors: Option<(u64, u64)>,
 }
 
 impl<'r> EngineSpec<'r> {
@@ -69,6 +70,7 @@ impl<'r> EngineSpec<'r> {
             contained: false,
             is_nobody: false,
             stderr: None,
+            descriptors: None,
         }
     }
 
@@ -164,6 +166,11 @@ impl<'r> EngineSpec<'r> {
         self
     }
 
+    /// With so many descriptors, soft and hard.
+    pub fn descriptors(self, soft: u64, hard: u64) -> Self {
+        Self { descriptors: Some((soft, hard)), ..self }
+    }
+
     fn write(&self) -> PathBuf {
         let env: Vec<_> = self.rig.env().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let state = self.rig.path(&self.state);
@@ -203,6 +210,11 @@ impl<'r> EngineSpec<'r> {
         // Another client library in the place of the system's (scripts/newest-libpq).
         command.envs(std::env::var("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
         command.envs(self.env.iter().cloned());
+        if let Some((soft, hard)) = self.descriptors {
+            use nix::sys::resource::{Resource, setrlimit};
+            // SAFETY: one system call.
+            unsafe { command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?)) };
+        }
         if self.is_nobody {
             command.uid(NOBODY).gid(NOBODY);
         }

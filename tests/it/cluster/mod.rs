@@ -7,6 +7,7 @@ mod container;
 mod copies;
 mod engine;
 mod epochs;
+mod host;
 mod kills;
 mod late;
 mod lines;
@@ -130,13 +131,19 @@ mod sqlite {
     run_all! {
         super::rig::on_sqlite:
         secrets:
-            a_task_reads_nothing_of_its_engine_and_guard;
+            a_task_reads_nothing_of_its_engine_and_guard
+            in_a_pid_namespace_of_a_user_it_reads_nothing_either;
         logs:
             nobody_reads_the_log_and_the_work_goes_on
             nobody_reads_the_log_and_a_frozen_engine_is_killed_in_time
             nobody_reads_the_log_and_a_killed_engine_leaves_nothing
             nobody_reads_the_log_and_a_cut_ends_no_engine
             nobody_reads_what_a_command_says_and_it_ends_in_time;
+        host:
+            what_the_host_cannot_start_costs_no_task_an_attempt
+            an_engine_takes_all_descriptors_and_no_more_slots_than_fit
+            a_kind_with_a_user_runs_as_that_user
+            an_engine_that_may_not_become_a_kinds_user_exits_78_and_names_the_key;
         units:
             systemd_is_told_how_long_it_may_wait
             the_shipped_unit_fits_the_default_timing
@@ -171,6 +178,8 @@ mod postgres {
         rights:
             an_engine_whose_user_lacks_a_right_exits_77_and_names_it
             an_engine_that_loses_a_right_says_it_is_stuck_and_goes_on_with_it;
+        host:
+            what_a_task_wrote_delays_no_all_clear;
         places:
             a_login_that_is_refused_exits_77_with_a_next_step
             an_engine_waits_for_a_server_that_is_not_there_yet;

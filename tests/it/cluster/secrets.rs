@@ -2,6 +2,7 @@
 
 use rekindle::protocol::task::TaskState;
 
+use super::engine::EngineSpec;
 use super::rig::{Rig, SOON};
 
 /// Counts the bytes it gets; `$1` is a process.
@@ -11,7 +12,33 @@ const SPY: &str = "spy() { for file in environ mem maps auxv; do \
     ls /proc/$1/cwd/ > stolen 2> why && echo \"cwd of $2\" >> \"$ORACLE.spy\"; }";
 
 pub fn a_task_reads_nothing_of_its_engine_and_guard(rig: &Rig) {
-    let a = rig.engine("a").unprivileged().start();
+    spy(rig, rig.engine("a").unprivileged());
+}
+
+/// Where the engine is process 1: its guard cannot even be named.
+pub fn in_a_pid_namespace_of_a_user_it_reads_nothing_either(rig: &Rig) {
+    let unable = std::process::Command::new("setpriv")
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "unshare",
+            "--user",
+            "--pid",
+            "--fork",
+            "true",
+        ])
+        .output();
+    match unable {
+        Ok(out) if out.status.success() => spy(rig, rig.engine("a").means("pidns").unprivileged()),
+        other => println!("skipped: no user namespace can be made here ({other:?})"),
+    }
+}
+
+fn spy(rig: &Rig, engine: EngineSpec<'_>) {
+    let a = engine.start();
     let spied = rig.path("oracle.spy");
     // The test would find nothing if the script could not find anything.
     let script = format!(
