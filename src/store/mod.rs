@@ -36,6 +36,10 @@
 //! then looks at the head. A person's cancel makes the row where no claim has done so yet
 //! (`canceling_heads_while_claiming_loses_no_wake_up`).
 //!
+//! Claims and ends of many tasks are written by sets, each batch in one transaction: a token per task, all resources of
+//! the batch locked in name order before (`claim_keyed`, `done`;
+//! `a_batch_ends_with_its_resources_free_and_their_lines_awake`).
+//!
 //! A claim reads its engine's row without a lock, since a lock would make beats wait. It may therefore
 //! commit after the engine was fenced, or even closed; `find_orphans` finds such tasks
 //! (`a_claim_that_commits_after_its_engine_was_closed_is_found`).

@@ -10,7 +10,7 @@ use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::{Reason, TaskState};
 use crate::protocol::time::Timestamp;
-use crate::store::queries::claim::{LOOK_AHEAD, LOOK_MIN, ROUNDS_MAX, is_behind};
+use crate::store::queries::claim_keyed::{LOOK_AHEAD, LOOK_MIN, ROUNDS_MAX, is_behind};
 use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 
 impl State {

@@ -8,12 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::claim::create_missing;
+use super::claim_keyed::create_missing;
 use super::ends::{ARCHIVED, is_recorded, moved_away, of_task};
 use super::history;
 use super::lines::wake_heads;
 use super::people::SEEN;
-use super::rows::{is_in, resources_of};
+use super::rows::{Names, is_in, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::{ResourceName, TaskId};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
@@ -23,8 +23,6 @@ use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
 use crate::store::sql::{Bind, ColumnType};
 use crate::store::types::{TaskVerb, VerbOutcome};
-
-type Names = BTreeMap<TaskId, Vec<ResourceName>>;
 
 /// See `Store::task_verbs`.
 pub fn task_verbs(db: &mut dyn Db, tasks: &[TaskId], verb: TaskVerb, change: &Change) -> StoreResult<Vec<VerbOutcome>> {

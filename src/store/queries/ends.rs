@@ -21,6 +21,12 @@ pub fn of_task(alias: &str) -> String {
     ARCHIVED.split(", ").map(|column| format!("{alias}.{}", column.trim())).collect::<Vec<_>>().join(", ")
 }
 
+/// Names as the archive keeps them.
+pub fn as_json(names: &[ResourceName]) -> String {
+    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    serde_json::to_string(&names).unwrap_or_default()
+}
+
 /// What is known of an attempt that ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended<'a> {
@@ -100,8 +106,7 @@ fn archive(db: &mut dyn Db, task: TaskId, state: TaskState, ended: &Ended<'_>) -
     let now = db.dialect().now;
     let mut s = db.stmt();
     let (id, state, result) = (s.int(task.as_i64()), s.int(state.code()), s.int(ended.result.code()));
-    let names: Vec<&str> = ended.names.iter().map(|n| n.as_str()).collect();
-    let names = (!names.is_empty()).then(|| serde_json::to_string(&names).unwrap_or_default());
+    let names = (!ended.names.is_empty()).then(|| as_json(ended.names));
     let names = s.opt_text(names);
     let detail = s.opt_text(ended.detail.map(str::to_owned));
     let (error, value) =

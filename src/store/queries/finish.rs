@@ -9,25 +9,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, change_held};
-use super::ends::{ARCHIVED, Ended, of_task, write_next};
+use super::done::{finish_short, free_all, is_short};
+use super::ends::{Ended, write_next};
 use super::engines;
-use super::lines::wake_heads;
-use super::rows::{corrupt, held, is_in, resources_of};
+use super::lines::{leave_lines, wake};
+use super::rows::{Names, resources_of};
 use super::takeover::lock_resources_waiting;
-use crate::protocol::ids::TaskId;
+use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::{Next, obeyed};
 use crate::protocol::task::{AttemptResult, TaskState, Wish};
 use crate::store::api::{FinishState, StoreResult};
 use crate::store::db::Db;
-use crate::store::sql::{Bind, ColumnType, Dialect};
 use crate::store::types::{Finish, FinishOutcome, Finisher, Held};
 
 /// See `Store::finish`. One transaction, whatever the ends are: of a step that is repeated nothing may
 /// have been committed, or the repetition would find its own writes and call them refused.
 pub fn finish(db: &mut dyn Db, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
     let (short, long): (Vec<&Finish>, Vec<&Finish>) = ends.iter().partition(|end| is_short(end));
-    let written: BTreeSet<Held> = if long.is_empty() && db.dialect().has_writing_cte {
-        let written = finish_short(db, who, &short)?.into_iter().collect();
+    let is_keyed = ends.iter().any(|end| end.keyed);
+    let written: BTreeSet<Held> = if long.is_empty() && !is_keyed && db.dialect().has_writing_cte {
+        let written = finish_short(db, who, &short, &Names::new())?.into_iter().collect();
         // A statement of its own after what is committed: it must not make the whole step fail.
         if let Err(error) = count_refused(db, who, ends, &written) {
             log::warn!("could not count refused results: {}", error.chain());
@@ -35,9 +36,18 @@ pub fn finish(db: &mut dyn Db, who: &Finisher, ends: &[Finish]) -> StoreResult<V
         written
     } else {
         db.transaction("finish", |db| {
-            // The long ones first: they lock resources, and those come before tasks.
-            let mut written: BTreeSet<Held> = finish_long(db, who, &long)?.into_iter().collect();
-            written.extend(finish_short(db, who, &short)?);
+            // The resources of all first: they come before tasks.
+            let keyed: Vec<TaskId> = ends.iter().filter(|end| end.keyed).map(|end| end.held.task).collect();
+            let wants = resources_of(db, &keyed)?;
+            let locked = lock_resources_waiting(db, wants.values().flatten())?;
+            let (mut written, mut left) = finish_long(db, who, &long, &wants, &locked)?;
+            let done = finish_short(db, who, &short, &wants)?;
+            let freed = free_all(db, &done, &wants)?;
+            left.retain(|name| !freed.contains(name));
+            leave_lines(db, &left)?;
+            left.extend(freed);
+            wake(db, &left)?;
+            written.extend(done);
             count_refused(db, who, ends, &written)?;
             Ok(written)
         })?
@@ -56,97 +66,17 @@ fn count_refused(db: &mut dyn Db, who: &Finisher, ends: &[Finish], written: &BTr
     if count == 0 { Ok(()) } else { engines::count_refused(db, who.incarnation, count) }
 }
 
-/// Done, without resources and without output: the path that carries the throughput.
-fn is_short(end: &Finish) -> bool {
-    !end.keyed && end.next == Next::Done && end.output.is_empty()
-}
-
-/// Moves a batch from `task` to `task_archive`: one statement where a CTE may write, two elsewhere (three
-/// where the first gives no rows back), in the caller's transaction.
-fn finish_short(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
-    if ends.is_empty() {
-        return Ok(Vec::new());
-    }
-    // One claim named twice would be archived twice.
-    let ends: BTreeMap<Held, &Finish> = ends.iter().map(|end| (end.held, *end)).collect();
-    let rows: Vec<Vec<Bind>> = ends
-        .values()
-        .map(|end| {
-            let held = &end.held;
-            vec![
-                Bind::Int(Some(held.task.as_i64())),
-                Bind::Int(Some(held.token.as_i64())),
-                Bind::Int(Some(held.nonce.as_i64())),
-                Bind::Text(end.value.clone()),
-            ]
-        })
-        .collect();
-    let columns =
-        [("id", ColumnType::Int), ("token", ColumnType::Int), ("nonce", ColumnType::Int), ("value", ColumnType::Text)];
-    let Dialect { now, has_writing_cte, has_returning, cross_join, .. } = *db.dialect();
-    let locked = if has_returning { Vec::new() } else { lock_held(db, &ends)? };
-    let mut s = db.stmt();
-    let engine = s.text(who.name.as_str());
-    let u = s.table("u", &columns, &rows);
-    // Token and nonce say whose it is; the owner does not stand here, because a `continue` task that ends
-    // while its engine registers anew has just been given to the new incarnation.
-    let mine =
-        format!("t.id = u.id AND t.token = u.token AND t.nonce = u.nonce AND {}", is_in("t.state", TaskState::Running));
-    let insert = format!("INSERT INTO task_archive ({ARCHIVED}, state, result, ended_at, engine, value)");
-    let tail = format!("{}, {}, {now}, {engine}", TaskState::Done.code(), AttemptResult::Done.code());
-    if has_writing_cte {
-        // The value comes through RETURNING: a second join with the list would be planned for one row, and
-        // a batch would cost its square.
-        let sql = s.sql(format!(
-            "WITH d AS (DELETE FROM task t USING {u} WHERE {mine} RETURNING t.*, u.value) \
-             {insert} SELECT {}, {tail}, d.value FROM d RETURNING id, token, nonce",
-            of_task("d"),
-        ));
-        return read_held(db, &sql);
-    }
-    // This join keeps the list on the outside, for the same reason.
-    let text = format!("{insert} SELECT {}, {tail}, u.value FROM {u} {cross_join} task t WHERE {mine}", of_task("t"));
-    let written = if has_returning {
-        read_held(db, &s.sql(format!("{text} RETURNING id, token, nonce")))?
-    } else {
-        let copied = db.execute("finish", &s.sql(text))?;
-        if copied != locked.len() {
-            return Err(corrupt("finish", format!("{copied} of {} locked tasks were archived", locked.len())));
-        }
-        locked
-    };
-    let mut s = db.stmt();
-    let ids = s.in_ints(written.iter().map(|held| held.task.as_i64()));
-    let sql = s.sql(format!("{} WHERE id {ids}", db.dialect().delete_by_key("task")));
-    db.execute("finish", &sql)?;
-    Ok(written)
-}
-
-fn read_held(db: &mut dyn Db, sql: &crate::store::sql::Sql) -> StoreResult<Vec<Held>> {
-    Ok(db.query("finish", sql)?.into_iter().map(|mut row| held(&mut row)).collect())
-}
-
-/// Locks the rows of these ends in the order of their numbers; those whose claim still stands.
-fn lock_held(db: &mut dyn Db, ends: &BTreeMap<Held, &Finish>) -> StoreResult<Vec<Held>> {
-    let (lock, by, runs) = (db.dialect().for_update, db.dialect().by("PRIMARY"), is_in("state", TaskState::Running));
-    let mut s = db.stmt();
-    let ids = s.in_ints(ends.keys().map(|held| held.task.as_i64()));
-    let sql = s.sql(format!("SELECT id, token, nonce FROM task {by} WHERE id {ids} AND {runs} ORDER BY id {lock}"));
-    let found = read_held(db, &sql)?;
-    Ok(found.into_iter().filter(|held| ends.contains_key(held)).collect())
-}
-
-fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult<Vec<Held>> {
-    if ends.is_empty() {
-        return Ok(Vec::new());
-    }
-    let keyed: Vec<TaskId> = ends.iter().filter(|end| end.keyed).map(|end| end.held.task).collect();
-    let wants = resources_of(db, &keyed)?;
-    let locked = lock_resources_waiting(db, wants.values().flatten())?;
+/// One after the other: what was written, and whose lines that left.
+fn finish_long(
+    db: &mut dyn Db,
+    who: &Finisher,
+    ends: &[&Finish],
+    wants: &Names,
+    locked: &BTreeMap<ResourceName, Token>,
+) -> StoreResult<(BTreeSet<Held>, BTreeSet<ResourceName>)> {
     let mut order: Vec<&&Finish> = ends.iter().collect();
     order.sort_by_key(|end| end.held.task);
-    let mut written = Vec::new();
-    let mut freed = BTreeSet::new();
+    let (mut written, mut left) = (BTreeSet::new(), BTreeSet::new());
     for end in order {
         let Some(wish) = write_own(db, who, end)? else { continue };
         let names = wants.get(&end.held.task).map_or(&[][..], Vec::as_slice);
@@ -163,11 +93,10 @@ fn finish_long(db: &mut dyn Db, who: &Finisher, ends: &[&Finish]) -> StoreResult
             detail: end.detail.as_deref().or(end.value.as_deref().filter(|_| next == Next::Done)),
         };
         write_next(db, end.held.task, &next, &ended)?;
-        written.push(end.held);
-        freed.extend(names.iter().cloned());
+        written.insert(end.held);
+        left.extend(names.iter().cloned());
     }
-    wake_heads(db, &freed)?;
-    Ok(written)
+    Ok((written, left))
 }
 
 /// The first write: the row that carries the token. What a person has asked for while the task ran; `None`: the

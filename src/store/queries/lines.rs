@@ -10,16 +10,31 @@ use crate::store::db::Db;
 
 /// Writes the rows of these resources and makes the heads of their lines ready if they are blocked.
 pub fn wake_heads(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResult<()> {
+    leave_lines(db, names)?;
+    wake(db, names)
+}
+
+/// Writes the rows of these resources: a claim that is just moving somebody behind them sees it.
+pub fn leave_lines(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResult<()> {
     if names.is_empty() {
         return Ok(());
     }
     let by = db.dialect().by("PRIMARY");
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
-    let binds = s.clone();
     let sql = s.sql(format!("UPDATE resource {by} SET version = version + 1 WHERE name {list}"));
-    db.execute("leave the line", &sql)?;
-    let sql = binds.sql(format!(
+    db.execute("leave the line", &sql).map(|_| ())
+}
+
+/// Makes the heads of these lines ready if they are blocked. The caller has written the rows of the resources.
+pub fn wake(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResult<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let by = db.dialect().by("PRIMARY");
+    let mut s = db.stmt();
+    let list = s.in_texts(names.iter().map(|n| n.as_str()));
+    let sql = s.sql(format!(
         "SELECT (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1) \
          FROM resource r WHERE r.name {list} AND r.owner_task IS NULL"
     ));

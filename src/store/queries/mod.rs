@@ -7,6 +7,8 @@ pub mod beat;
 pub mod bulk;
 pub mod change;
 pub mod claim;
+pub mod claim_keyed;
+pub mod done;
 pub mod ends;
 pub mod engine_rows;
 pub mod engines;

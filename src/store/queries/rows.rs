@@ -55,12 +55,12 @@ pub fn corrupt(step: &'static str, error: impl std::fmt::Display) -> StoreError 
     StoreError::Broken { step, source: Cause(error.to_string()) }
 }
 
-/// Resources of tasks, each list in name order.
-pub fn resources_of(
-    db: &mut dyn Db,
-    tasks: &[TaskId],
-) -> StoreResult<std::collections::BTreeMap<TaskId, Vec<ResourceName>>> {
-    let mut out: std::collections::BTreeMap<TaskId, Vec<ResourceName>> = std::collections::BTreeMap::new();
+/// Resources of tasks, each list in name order. Those that name none are not in it.
+pub type Names = std::collections::BTreeMap<TaskId, Vec<ResourceName>>;
+
+/// Reads them.
+pub fn resources_of(db: &mut dyn Db, tasks: &[TaskId]) -> StoreResult<Names> {
+    let mut out = Names::new();
     if tasks.is_empty() {
         return Ok(out);
     }

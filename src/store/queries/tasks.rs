@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::bulk::same_resources;
 use super::change::{Change, change};
-use super::claim::create_missing;
+use super::claim_keyed::create_missing;
 use super::ends::{Ended, write_next};
 use super::lines::wake_heads;
 use super::people::SEEN;

@@ -69,6 +69,57 @@ pub fn a_task_takes_all_its_resources_or_none(rig: &Rig) {
     assert_eq!(a.claim().keyed().ids(store), [on_r]);
 }
 
+pub fn a_batch_ends_with_its_resources_free_and_their_lines_awake(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let names: Vec<String> = (0..20).map(|n| format!("r{n:02}")).collect();
+    // Their tokens differ: each name has been used once more than the one before it.
+    for round in 1..4 {
+        for name in &names[round * 5..] {
+            task_on(&[name]).add(store);
+        }
+        let ends: Vec<Finish> = a.claim().keyed().limit(20).run(store).iter().map(done).collect();
+        a.finish(store, &ends);
+    }
+    let first: Vec<TaskId> = names.iter().map(|name| task_on(&[name]).add(store)).collect();
+    let both = task_on(&["q", "s"]).add(store);
+    let behind: Vec<TaskId> = names.iter().map(|name| task_on(&[name]).add(store)).collect();
+    let last = task_on(&["s"]).add(store);
+    let stored: Vec<i64> =
+        names.iter().map(|n| store.resource(&resource(n)).unwrap().map_or(0, |row| row.token.as_i64())).collect();
+    let claimed = a.claim().keyed().limit(30).run(store);
+    assert_eq!(claimed.iter().map(|task| task.held.task).collect::<Vec<_>>(), [&first[..], &[both]].concat());
+    for task in &claimed {
+        for name in &task.resources {
+            let row = store.resource(name).unwrap().unwrap();
+            assert_eq!((row.owner_task, row.token), (Some(task.held.task), task.held.token));
+        }
+    }
+    // Of those that were used before: one more than what was stored.
+    for (task, stored) in claimed.iter().zip(stored).skip(5).take(15) {
+        assert_eq!(task.held.token.as_i64(), stored + 1);
+    }
+    let mut ends: Vec<Finish> = claimed.iter().map(done).collect();
+    ends[7].held.nonce = nonce();
+    ends[9] = failed(&claimed[9]);
+    let outcomes = a.finish(store, &ends);
+    let refused: Vec<usize> = (0..ends.len()).filter(|n| outcomes[*n] == FinishOutcome::Refused).collect();
+    assert_eq!(refused, [7]);
+    for (n, task) in claimed.iter().enumerate() {
+        let next = behind.get(n).copied().unwrap_or(last);
+        let expected = match n {
+            7 => (TaskState::Running, TaskState::Blocked),
+            9 => (TaskState::Failed, TaskState::Ready),
+            _ => (TaskState::Done, TaskState::Ready),
+        };
+        assert_eq!((state(store, task.held.task).unwrap(), state(store, next).unwrap()), expected, "{n}");
+        assert_eq!(row(store, task.held.task).resources, task.resources, "the archive keeps them");
+        let owner = store.resource(&task.resources[0]).unwrap().unwrap().owner_task;
+        assert_eq!(owner, (n == 7).then_some(task.held.task));
+    }
+    assert_eq!(store.free_lines(9).unwrap(), 0, "no wake-up was lost");
+    assert_eq!(a.claim().keyed().limit(30).run(store).len(), 20);
+}
+
 pub fn a_claim_of_several_resources_takes_the_largest_token_plus_one(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     for _ in 0..3 {

@@ -132,6 +132,7 @@ macro_rules! store_cases {
                 different_resources_run_side_by_side
                 a_priority_does_not_overtake_within_a_line
                 a_task_takes_all_its_resources_or_none
+                a_batch_ends_with_its_resources_free_and_their_lines_awake
                 a_claim_of_several_resources_takes_the_largest_token_plus_one
                 a_retry_keeps_its_place
                 with_on_retry_pass_those_behind_go_first
