@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::keyed::KeyedAhead;
 use super::lane::Lane;
 use super::options::{Kind, Work};
 use super::running::Entry;
@@ -34,6 +35,7 @@ pub struct Dispatcher {
     kinds: Vec<KindName>,
     turn: usize,
     alone_since: Option<(LeaseInstant, Duration)>,
+    keyed: KeyedAhead,
     failed: bool,
 }
 
@@ -54,7 +56,8 @@ impl Dispatcher {
     pub fn new(shared: Arc<Shared>) -> Self {
         let lane = Lane::new("claim", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
         let kinds = shared.options.kinds.keys().cloned().collect();
-        Self { shared, lane, kinds, turn: 0, alone_since: None, failed: false }
+        let keyed = KeyedAhead::new(shared.options.slots as usize, shared.options.ahead, shared.clock.lease_now());
+        Self { shared, lane, kinds, turn: 0, alone_since: None, keyed, failed: false }
     }
 
     /// One pass.
@@ -75,6 +78,9 @@ impl Dispatcher {
         for found in self.in_turn(work).into_iter().take(calls as usize) {
             self.shared.pulses.dispatcher.turn(self.shared.clock.lease_now(), self.shared.options.poll + timeout * 2);
             pass = self.claim_kind(incarnation, &found, pass);
+        }
+        if pass.claimed > 0 {
+            self.shared.passes_with_work.fetch_add(1, Ordering::Relaxed);
         }
         pass
     }
@@ -125,15 +131,28 @@ impl Dispatcher {
         let Some(kind) = self.shared.options.kinds.get(&found.kind).cloned() else { return pass };
         for (there, scope) in [(found.plain, ClaimScope::Plain), (found.keyed, ClaimScope::Keyed)] {
             let (slots, ahead) = self.room();
-            let limit = if kind.is_handler() { ahead } else { slots };
+            let limit = match (kind.is_handler(), scope) {
+                (true, ClaimScope::Keyed) => ahead.min(self.keyed_room()),
+                (true, _) => ahead,
+                (false, _) => slots,
+            };
             if !there || limit == 0 {
                 continue;
             }
             let got = self.claim(incarnation, &found.kind, &kind, scope, limit);
             pass.claimed += got;
+            if kind.is_handler() && scope == ClaimScope::Keyed {
+                self.keyed.claimed(got);
+            }
             pass.more |= got == limit || (got > 0 && scope == ClaimScope::Keyed);
         }
         pass
+    }
+
+    /// Handler tasks with resources that may be claimed now.
+    fn keyed_room(&mut self) -> usize {
+        let here = self.shared.running.count(|entry| !entry.takes_slot && !entry.task.resources.is_empty());
+        self.keyed.room(here, self.shared.clock.lease_now())
     }
 
     fn must_empty(&mut self, work: &[KindWork]) -> bool {
@@ -256,64 +275,4 @@ pub fn dispatch_loop(shared: &Arc<Shared>) {
         }
     }
     shared.pulses.dispatcher.end();
-}
-
-/// Between two looks of the watcher where nobody tells it of a change, and after a change in any case: a
-/// busy database changes all the time. A look sends no statement.
-const WATCH_INTERVAL: Duration = Duration::from_millis(150);
-
-/// The same after the first change in a while: what one event writes comes in several commits. A proof of death
-/// is one, what the dead engine left is ready again with the next. Doubles with each change that follows.
-const EAGER_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The same where the kernel tells: a change is then acted on at once, and this only finds one that it kept
-/// to itself.
-const BELL_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The loop that turns changes in the database into wake-ups. Nothing depends on it but speed.
-pub fn watch_loop(shared: &Arc<Shared>) {
-    // Connecting may hang, like every other call.
-    let mut lane = Lane::new("watch", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
-    let mut watcher = None;
-    // The first look waits for no bell: what came while the watcher was set up may have rung already.
-    let mut is_new = true;
-    let mut pause = WATCH_INTERVAL;
-    let (mut eager, mut changed_at) = (EAGER_INTERVAL, shared.clock.lease_now());
-    while !shared.stop.wait(super::stop::Ending::Loops, pause) {
-        pause = WATCH_INTERVAL;
-        let Some(open) = &mut watcher else {
-            let timeout = shared.options.timing.query_timeout().max(Duration::from_secs(1));
-            watcher = lane.call("watch", timeout, |store| store.watcher()).ok();
-            (is_new, pause) = (true, Duration::ZERO);
-            if watcher.is_none() {
-                shared.stop.wait(super::stop::Ending::Loops, Duration::from_secs(2));
-            }
-            continue;
-        };
-        if let Some(bell) = open.bell().filter(|_| !std::mem::take(&mut is_new))
-            && shared.stop.wait_readable(bell, BELL_INTERVAL)
-        {
-            return;
-        }
-        match open.has_changed() {
-            Ok(true) => {
-                shared.wake_dispatcher();
-                if open.bell().is_some() {
-                    let now = shared.clock.lease_now();
-                    if now.since(changed_at) > WATCH_INTERVAL * 2 {
-                        eager = EAGER_INTERVAL;
-                    }
-                    (pause, changed_at) = (eager, now);
-                    eager = (eager * 2).min(WATCH_INTERVAL);
-                }
-            }
-            // It rang for something else, or did not ring: one that rings for ever must not make this spin.
-            Ok(false) if open.bell().is_some() => pause = EAGER_INTERVAL,
-            Ok(false) => {}
-            Err(error) => {
-                log::debug!("the watcher lost its connection: {}", error.chain());
-                watcher = None;
-            }
-        }
-    }
 }

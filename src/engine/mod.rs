@@ -32,6 +32,7 @@ pub mod fork_file;
 pub mod guard_watch;
 pub mod heartbeat;
 pub mod host;
+mod keyed;
 pub mod lane;
 pub mod last_beat_file;
 pub mod options;
@@ -46,6 +47,7 @@ pub mod sweeper;
 pub mod tally;
 pub mod unit;
 pub mod unit_file;
+pub mod watcher;
 pub mod worker;
 
 pub use options::{EngineOptions, Kind, Work};

@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::running::Running;
 use super::shared::{Life, Phase, Shared};
 use super::stop::{Ending, Stop};
 use super::tally::Tally;
-use super::{dispatcher, finisher, guard_watch, host, over, sweeper, worker};
+use super::{dispatcher, finisher, guard_watch, host, over, sweeper, watcher, worker};
 use crate::clock::{Clock, SystemClock};
 use crate::config::place;
 use crate::guard::{GuardLink, GuardTalk};
@@ -95,7 +95,7 @@ impl Engine {
             spawn("dispatcher", &shared, dispatcher::dispatch_loop)?,
             spawn("sweeper", &shared, sweeper::sweep_loop)?,
             spawn("finisher", &shared, finish_loop)?,
-            spawn("watcher", &shared, dispatcher::watch_loop)?,
+            spawn("watcher", &shared, watcher::watch_loop)?,
         ];
         if shared.options.kinds.values().any(super::options::Kind::is_handler) {
             for _ in 0..shared.options.slots.max(1) {
@@ -236,6 +236,7 @@ pub(crate) fn share(
         guard,
         reconcile: AtomicBool::new(false),
         raising: AtomicBool::new(false),
+        passes_with_work: AtomicU64::new(0),
         ends_stuck: AtomicBool::new(false),
         unit: super::unit::Unit::default(),
         verified: Mutex::new(Epoch::new(0)),

@@ -13,7 +13,7 @@
 //! told the guard so; without that the guard kills the engine, so nothing may pass over it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -128,6 +128,8 @@ pub struct Shared {
     pub former: Mutex<Option<Incarnation>>,
     /// The heartbeat has ended by itself.
     pub heartbeat_over: AtomicBool,
+    /// Looks for tasks that found some: whether what the watcher tells is worth it.
+    pub passes_with_work: AtomicU64,
     /// Ends of attempts cannot be written at present: what is claimed now would only wait with them.
     pub ends_stuck: AtomicBool,
     /// What systemd is told.

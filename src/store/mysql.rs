@@ -30,7 +30,7 @@
 //! * Silent clients lose their open transaction after `idle_transaction_timeout`
 //!   (`the_server_ends_the_transaction_of_a_silent_client`); MySQL has `wait_timeout` only, in whole seconds
 //!   too, set for the time of each transaction.
-//! * No LISTEN: a thread asks three times a second for the newest number ([`watcher`]).
+//! * No LISTEN: a thread asks three times a second for the newest number, more often after a change ([`watcher`]).
 //! * On Galera `FOR UPDATE` holds on one node only, so every decision is a conditional write, and a conflict
 //!   is a deadlock of the whole transaction, at COMMIT too; reads wait for what was committed elsewhere.
 //! * On Galera a transaction that another node's commit threw out while it was between two statements is rolled
