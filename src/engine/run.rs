@@ -1,7 +1,7 @@
 //! Starts an engine's loops, waits for its end, and ends it in the right order.
 
 use std::fs::Permissions;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -291,6 +291,12 @@ fn scratch_root(options: &EngineOptions) -> std::io::Result<PathBuf> {
     };
     let path = dir.join(&options.state_id);
     std::fs::create_dir_all(&path).and_then(|()| place::try_out(&path)).map_err(|e| named(&path, e))?;
+    let data = std::fs::symlink_metadata(&path).map_err(|e| named(&path, e))?;
+    if !data.is_dir() || data.uid() != nix::unistd::geteuid().as_raw() {
+        // What lies in it is what tasks work on.
+        let text = format!("{} is a link, or belongs to somebody else; remove it", path.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
+    }
     if options.kinds.values().any(|kind| kind.own_user().is_some()) {
         // Their users pass through it; nobody may list it.
         std::fs::set_permissions(dir, Permissions::from_mode(0o711)).map_err(|e| named(dir, e))?;
