@@ -32,6 +32,9 @@ pub struct Kind {
     pub policy: Policy,
     /// Shown to the task.
     pub queue: String,
+    /// A Rust handler that runs longer is told to stop, at most half of K late; `None` is never. It cannot be
+    /// killed, so one that does not listen keeps its thread. A command's own stands in its [`CommandSpec`].
+    pub timeout: Option<Duration>,
 }
 
 impl Kind {
@@ -42,12 +45,19 @@ impl Kind {
             retry: RetryPolicy::default(),
             policy: Policy::default(),
             queue: "default".into(),
+            timeout: None,
         }
+    }
+
+    /// Tells a handler to stop that runs longer than this; see [`crate::handlers::Context::time_left`].
+    #[must_use]
+    pub fn timeout(self, span: Duration) -> Self {
+        Self { timeout: Some(span), ..self }
     }
 
     /// A kind of command.
     pub fn command(spec: CommandSpec, policy: Policy, retry: RetryPolicy, queue: String) -> Self {
-        Self { work: Work::Command(Arc::new(spec)), retry, policy, queue }
+        Self { work: Work::Command(Arc::new(spec)), retry, policy, queue, timeout: None }
     }
 
     /// Who its commands run as, if that is not the engine's user.

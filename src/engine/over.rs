@@ -22,6 +22,7 @@ use crate::planted::{Bug, planted};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::lease::LeasePhase;
 use crate::protocol::task::OnLeaseLoss;
+use crate::protocol::time::LeaseInstant;
 
 /// Between two looks while no lease is held: nothing is due then, and a change of the phase nudges.
 const WITHOUT_LEASE: Duration = Duration::from_millis(250);
@@ -124,7 +125,7 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
         Phase::Live => {
             let Some(until) = life.lease.until() else { return WITHOUT_LEASE };
             if now < until {
-                return until.since(now).min(shared.look_again());
+                return until.since(now).min(shared.look_again()).min(stop_overdue(shared, now));
             }
             if let Some(incarnation) = life.incarnation
                 && !planted(Bug::NoSelfFence)
@@ -141,6 +142,24 @@ pub fn watch_lease(shared: &Arc<Shared>) -> Duration {
             Duration::from_millis(5)
         }
     }
+}
+
+/// Tells Rust handlers to stop whose kind's timeout is over; how long until the next one is. Commands are watched
+/// by their supervisors.
+fn stop_overdue(shared: &Shared, now: LeaseInstant) -> Duration {
+    let mut next = Duration::MAX;
+    shared.running.for_each(|entry| {
+        let (Some(control), Some(began_at)) = (&entry.control, entry.began_at) else { return };
+        let Some(timeout) = shared.options.kinds.get(&entry.task.kind).and_then(|kind| kind.timeout) else { return };
+        let deadline = began_at.after(timeout);
+        if now < deadline {
+            next = next.min(deadline.since(now));
+        } else if control.requested().is_none() {
+            log::warn!("task {} runs for longer than {timeout:?}: its handler is told to stop", entry.task.held.task);
+            control.stop(StopKind::Timeout, now, now);
+        }
+    });
+    next
 }
 
 /// Says "all clear" when it is; aborts the process where a handler still runs at L + K/2.
@@ -170,5 +189,45 @@ pub fn lease_loop(shared: &Arc<Shared>) {
         if shared.stop.wait_nudged(Ending::All, span, seen) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::engine::options::{EngineOptions, Kind};
+    use crate::engine::run::Engine;
+    use crate::handlers::{Context, Outcome};
+    use crate::protocol::ids::{EngineName, KindName};
+    use crate::protocol::task::AttemptResult;
+    use crate::store::{MemoryStore, NewTask, Store};
+
+    #[test]
+    fn a_handler_is_told_to_stop_when_the_time_of_its_kind_is_over() {
+        let store = MemoryStore::new(Arc::new(SystemClock));
+        let kind = KindName::new("slow").unwrap();
+        let slow = |ctx: &Context| {
+            assert!(ctx.time_left().unwrap() <= Duration::from_millis(100));
+            while !ctx.is_canceled() {
+                SystemClock.pause(Duration::from_millis(1));
+            }
+            assert!(ctx.time_left().unwrap().is_zero());
+            Outcome::Tempfail("stopped".to_owned())
+        };
+        let options = EngineOptions::new(EngineName::new("e").unwrap())
+            .kind(kind.clone(), Kind::handler(slow).timeout(Duration::from_millis(100)));
+        let engine = Engine::start(Arc::new(store.clone()), options).unwrap();
+        let task = NewTask { kind, payload: vec![], resources: vec![], priority: 0, delay: None };
+        let task = store.add(&[task], "a test").unwrap()[0];
+        let until = SystemClock.lease_now().after(Duration::from_secs(30));
+        let results =
+            || -> Vec<_> { store.attempts(task).unwrap().iter().filter_map(|attempt| attempt.result).collect() };
+        while results().is_empty() && SystemClock.lease_now() < until {
+            SystemClock.pause(Duration::from_millis(5));
+        }
+        engine.stop();
+        engine.wait().unwrap();
+        assert_eq!(results(), [AttemptResult::Timeout]);
     }
 }

@@ -12,6 +12,7 @@ use super::stop::Ending;
 use crate::handlers::{Attempt, AttemptControl, CommandSpec, Context, Ended, Handler, StopKind, run_caught};
 use crate::protocol::engine::Wanted;
 use crate::protocol::task::{AttemptResult, Wish};
+use crate::protocol::time::LeaseInstant;
 use crate::store::Held;
 
 /// A supervisor's stack holds no buffers; those lie on the heap.
@@ -154,16 +155,22 @@ fn handle(shared: &Arc<Shared>, held: &Held, control: &Arc<AttemptControl>) -> E
     let Some(kind) = shared.options.kinds.get(&entry.task.kind) else { return back("its kind is not known here") };
     let Work::Handler(handler) = &kind.work else { return back("its kind is a command here") };
     apply_early(shared, &entry, control);
-    run_one(&**handler, attempt(shared, &entry, kind), control)
+    let deadline = kind.timeout.map(|span| now.after(span));
+    run_one(&**handler, attempt(shared, &entry, kind), control, deadline)
 }
 
-fn run_one(handler: &dyn Handler, attempt: Attempt, control: &Arc<AttemptControl>) -> Ended {
+fn run_one(
+    handler: &dyn Handler,
+    attempt: Attempt,
+    control: &Arc<AttemptControl>,
+    deadline: Option<LeaseInstant>,
+) -> Ended {
     if control.cancel_flag().load(Ordering::Acquire)
         && let Some(stop) = control.requested()
     {
         return Ended::not_started(stop.kind.result(), stop.kind.word());
     }
-    run_caught(handler, &Context::new(attempt, Arc::clone(control)))
+    run_caught(handler, &Context::new(attempt, Arc::clone(control)).until(deadline))
 }
 
 #[cfg(test)]

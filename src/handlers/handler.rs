@@ -13,8 +13,10 @@ use serde::de::DeserializeOwned;
 
 use super::control::AttemptControl;
 use super::ended::Ended;
+use crate::clock::{Clock, SystemClock};
 use crate::protocol::ids::{EngineName, KindName, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason};
+use crate::protocol::time::LeaseInstant;
 
 /// Everything an attempt is told about itself, whoever runs it.
 #[derive(Debug, Clone)]
@@ -48,12 +50,19 @@ pub struct Attempt {
 pub struct Context {
     attempt: Attempt,
     control: Arc<AttemptControl>,
+    deadline: Option<LeaseInstant>,
 }
 
 impl Context {
     /// Binds an attempt to the handle that stops it.
     pub fn new(attempt: Attempt, control: Arc<AttemptControl>) -> Self {
-        Self { attempt, control }
+        Self { attempt, control, deadline: None }
+    }
+
+    /// The same, to be done by then.
+    #[must_use]
+    pub fn until(self, deadline: Option<LeaseInstant>) -> Self {
+        Self { deadline, ..self }
     }
 
     /// The whole attempt.
@@ -103,6 +112,10 @@ impl Context {
     /// For which cluster.
     pub fn cluster(&self) -> &str {
         &self.attempt.cluster
+    }
+    /// How long it may still run before it is told to stop; `None` where its kind has no timeout.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.since(SystemClock.lease_now()))
     }
     /// Whether to stop: the lease was lost, somebody canceled it, or its time is over. Look often.
     pub fn is_canceled(&self) -> bool {
@@ -182,7 +195,6 @@ mod tests {
     use super::*;
     use crate::handlers::StopKind;
     use crate::handlers::testing::attempt;
-    use crate::protocol::time::LeaseInstant;
 
     fn run(handler: impl Handler) -> Ended {
         run_caught(&handler, &Context::new(attempt("{\"n\": 7}"), AttemptControl::new().unwrap()))

@@ -198,7 +198,7 @@ fn kind(text: &str) -> Kind {
         on_failure: OnFailure::Pass,
         on_lease_loss,
     };
-    Kind { work: Work::Command(Arc::new(spec)), retry, policy, queue: "default".into() }
+    Kind { work: Work::Command(Arc::new(spec)), retry, policy, queue: "default".into(), timeout: None }
 }
 
 /// What an engine is told.
