@@ -132,7 +132,8 @@ mod sqlite {
         super::rig::on_sqlite:
         secrets:
             a_task_reads_nothing_of_its_engine_and_guard
-            in_a_pid_namespace_of_a_user_it_reads_nothing_either;
+            in_a_pid_namespace_of_a_user_it_reads_nothing_either
+            a_frozen_engine_without_its_guard_is_found_by_the_next_start_of_its_user;
         logs:
             nobody_reads_the_log_and_the_work_goes_on
             nobody_reads_the_log_and_a_frozen_engine_is_killed_in_time

@@ -1,9 +1,11 @@
 //! What a task can find out about the engine that runs it.
 
+use nix::sys::signal::Signal;
+use rekindle::guard::tree;
 use rekindle::protocol::task::TaskState;
 
 use super::engine::EngineSpec;
-use super::rig::{Rig, SOON};
+use super::rig::{Rig, SOON, signal};
 
 /// Counts the bytes it gets; `$1` is a process.
 const SPY: &str = "spy() { for file in environ mem maps auxv; do \
@@ -55,4 +57,16 @@ fn spy(rig: &Rig, engine: EngineSpec<'_>) {
         ["environ of itself", "maps of itself", "auxv of itself", "fd of itself", "cwd of itself", "done"]
     );
     a.stop();
+}
+
+/// What an engine has open is hidden from the one that follows it, so it must be known by something else.
+pub fn a_frozen_engine_without_its_guard_is_found_by_the_next_start_of_its_user(rig: &Rig) {
+    let a = rig.engine("a").unprivileged().start();
+    let frozen = a.proper();
+    signal(frozen, Signal::SIGSTOP);
+    a.signal(Signal::SIGKILL);
+    a.wait(SOON);
+    let next = rig.engine("a").unprivileged().start();
+    assert!(tree::read(frozen).is_none_or(|proc| !proc.is_alive()), "{}", next.log());
+    next.stop();
 }
