@@ -172,7 +172,7 @@ impl Store for MemoryStore {
         Ok(self.write(|s, now| s.promote_due(limit, now)))
     }
     fn free_lines(&self, limit: usize) -> StoreResult<usize> {
-        Ok(self.write(|s, _| s.free_lines(limit)))
+        Ok(self.write(|s, now| s.free_lines(limit, now)))
     }
     fn probe(&self, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
         Ok(self.read(|s, _| s.probe(kinds, host)))

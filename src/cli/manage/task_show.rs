@@ -96,6 +96,10 @@ impl Shown {
             );
             table.row(["Decide".to_owned(), decide]);
         }
+        if let Some(host) = row.not_on.as_ref().filter(|_| matches!(row.state, TaskState::Ready | TaskState::Waiting)) {
+            let waits = format!("an engine on another host than {host}, where it could not run, that takes its kind");
+            table.row(["Waits for".to_owned(), waits]);
+        }
         if row.wish != Wish::None {
             table.row(["Asked".to_owned(), format!("{}; obeyed when this attempt ends, unless it is done", row.wish)]);
         }

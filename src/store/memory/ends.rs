@@ -2,7 +2,6 @@
 
 use super::state::State;
 use crate::planted::{Bug, planted};
-use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::{Next, obeyed};
 use crate::protocol::task::{AttemptResult, OnFailure, OnRetry, TaskState, Wish};
@@ -81,7 +80,7 @@ impl State {
     fn finish_one(&mut self, who: &Finisher, end: &Finish, now: Timestamp) {
         let kind = self.tasks.get(&end.held.task).map(|task| task.kind.clone());
         let takes = |e: &&super::EngineEntry| kind.as_ref().is_some_and(|kind| e.said.kinds.contains(kind));
-        let others = self.engines.values().filter(|e| e.state == EngineState::Live).filter(takes);
+        let others = self.engines.values().filter(|e| self.takes(e, now)).filter(takes);
         let bar = end.not_on.clone().filter(|host| others.clone().any(|e| e.said.host != *host));
         let next = match (&end.not_on, &bar) {
             (Some(_), None) if end.result == AttemptResult::Failed => Next::Failed,

@@ -142,6 +142,7 @@ impl State {
             token: task.token,
             nonce: task.nonce,
             wish: task.wish,
+            not_on: task.not_on.clone(),
             created_at: task.created_at,
             started_at: task.claimed_at,
             ended_at: task.ended_at,

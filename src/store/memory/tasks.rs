@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::state::{State, TaskEntry};
-use crate::protocol::engine::EngineState;
+use super::state::{EngineEntry, State, TaskEntry};
+use crate::protocol::engine::{EngineState, Mode, Wanted};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Policy, Reason, TaskState, Wish};
@@ -42,16 +42,23 @@ impl State {
         due.len()
     }
 
-    pub(super) fn free_lines(&mut self, limit: usize) -> usize {
-        self.wake_free_lines(limit) + self.lift_bars()
+    pub(super) fn free_lines(&mut self, limit: usize, now: Timestamp) -> usize {
+        self.wake_free_lines(limit) + self.lift_bars(now)
     }
 
-    fn lift_bars(&mut self) -> usize {
-        let live: Vec<_> =
-            self.engines.values().filter(|e| e.state == EngineState::Live).map(|e| e.said.clone()).collect();
+    /// Whether an engine takes tasks now, as `queries::finish::takes` says it.
+    pub(super) fn takes(&self, engine: &EngineEntry, now: Timestamp) -> bool {
+        let wish = self.wishes.get(&engine.said.name).filter(|wish| wish.is_on(now));
+        engine.state == EngineState::Live
+            && matches!(engine.mode, Mode::Starting | Mode::Active)
+            && wish.is_none_or(|wish| wish.wanted == Wanted::Run)
+    }
+
+    fn lift_bars(&mut self, now: Timestamp) -> usize {
+        let takers: Vec<_> = self.engines.values().filter(|e| self.takes(e, now)).map(|e| e.said.clone()).collect();
         let mut lifted = 0;
         for task in self.tasks.values_mut().filter(|t| matches!(t.state, TaskState::Ready | TaskState::Waiting)) {
-            let other = |host: &String| live.iter().any(|e| e.host != *host && e.kinds.contains(&task.kind));
+            let other = |host: &String| takers.iter().any(|e| e.host != *host && e.kinds.contains(&task.kind));
             if task.not_on.as_ref().is_some_and(|host| !other(host)) {
                 task.not_on = None;
                 lifted += 1;

@@ -15,6 +15,7 @@ use super::engines;
 use super::lines::{leave_lines, wake};
 use super::rows::{Names, resources_of};
 use super::takeover::lock_resources_waiting;
+use crate::protocol::engine::{Mode, Wanted};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::{Next, obeyed};
 use crate::protocol::task::{AttemptResult, TaskState, Wish};
@@ -138,9 +139,9 @@ fn somewhere_else(db: &mut dyn Db, end: &Finish) -> StoreResult<Next> {
     let mut s = db.stmt();
     let (host, id) = (s.text(host), s.int(end.held.task.as_i64()));
     let sql = s.sql(format!(
-        "SELECT count(*) FROM task t JOIN engine_info i ON {} JOIN engine e ON i.incarnation = e.incarnation \
-         WHERE t.id = {id} AND e.state = 1 AND i.host <> {host}",
-        takes_kind("i", "t")
+        "SELECT count(*) FROM task t JOIN engine_info i ON i.host <> {host} JOIN engine e ON i.incarnation = e.incarnation \
+         WHERE t.id = {id} AND {}",
+        takes("t", db.dialect().now)
     ));
     let others = db.first("look for another host", &sql)?.map_or(0, |mut row| row.int());
     if others > 0 {
@@ -153,10 +154,20 @@ fn somewhere_else(db: &mut dyn Db, end: &Finish) -> StoreResult<Next> {
     Ok(if end.result == AttemptResult::Failed { Next::Failed } else { end.next.clone() })
 }
 
-/// Whether an engine takes the kind of a task. Names of kinds hold no character that LIKE or JSON treats
-/// specially but `_`, which matches itself too.
-pub fn takes_kind(info: &str, task: &str) -> String {
-    format!("{info}.kinds LIKE '%\"' || {task}.kind || '\"%'")
+/// Whether the engine of the rows `e` and `i` takes tasks of the kind of `task` now: `memory::State::takes` in SQL.
+///
+/// One that is paused, drains, stops or is stuck takes nothing, whoever told it; a wish that it has not heard of
+/// yet counts too. The name of the kind is looked for with its quotes and without a pattern: in LIKE the `_` of
+/// one name would match any letter of another one, and SQLite would not tell `A` from `a`.
+pub fn takes(task: &str, now: &str) -> String {
+    format!(
+        "e.state = 1 AND e.mode IN ({}, {}) AND replace(i.kinds, '\"' || {task}.kind || '\"', '') <> i.kinds \
+         AND NOT EXISTS (SELECT 1 FROM engine_wish w WHERE w.name = e.name AND w.wanted <> {} \
+         AND (w.until_at IS NULL OR w.until_at > {now}))",
+        Mode::Starting.code(),
+        Mode::Active.code(),
+        Wanted::Run.code()
+    )
 }
 
 fn write_attempt(db: &mut dyn Db, who: &Finisher, end: &Finish, next: &Next) -> StoreResult<()> {

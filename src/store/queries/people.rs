@@ -26,11 +26,11 @@ pub fn is_aside(state: TaskState) -> String {
 }
 
 const LIVE: &str = "t.id, t.kind, t.state, t.reason, t.priority, t.due_at, t.attempt, t.failures, t.lost, \
-     COALESCE(i.name, t.engine), t.owner, t.token, t.nonce, t.wish, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
+     COALESCE(i.name, t.engine), t.owner, t.token, t.nonce, t.wish, t.not_on, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
      NULL, NULL, length(t.payload)";
 
 const ARCHIVED: &str = "t.id, t.kind, t.state, t.reason, t.priority, NULL, t.attempt, t.failures, t.lost, \
-     t.engine, t.owner, t.token, t.nonce, 0, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
+     t.engine, t.owner, t.token, t.nonce, 0, NULL, t.created_at, t.claimed_at, t.ended_at, t.result, t.error, \
      t.value, t.resources, length(t.payload)";
 
 /// The condition of the index `task_aside` in its own words: SQLite uses a partial index only where they
@@ -63,6 +63,7 @@ fn read_row(row: &mut Row) -> TaskRow {
         token: Token::new(row.int()),
         nonce: row.opt_int().map(Nonce::new),
         wish: Wish::from_code(row.int()).unwrap_or(Wish::None),
+        not_on: row.opt_text(),
         created_at: Timestamp::from_us(row.int()),
         started_at: row.opt_int().map(Timestamp::from_us),
         ended_at: row.opt_int().map(Timestamp::from_us),

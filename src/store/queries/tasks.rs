@@ -168,13 +168,13 @@ fn promote(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
     Ok(rows.len())
 }
 
-/// A task that is barred from one host needs a live engine on another one that takes its kind; where that
-/// one has gone, the bar is lifted: better tried where it failed than never.
+/// A task that is barred from one host needs an engine on another one that takes its kind; where that
+/// one has gone, or takes nothing any more, the bar is lifted: better tried where it failed than never.
 fn lift_bars(db: &mut dyn Db) -> StoreResult<usize> {
-    let takes = super::finish::takes_kind("i", "task");
+    let takes = super::finish::takes("task", db.dialect().now);
     let sql = db.stmt().sql(format!(
         "UPDATE task SET not_on = NULL WHERE state IN (0, 1) AND not_on IS NOT NULL AND NOT EXISTS (SELECT 1 FROM engine e \
-         JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.state = 1 AND i.host <> task.not_on AND {takes})"
+         JOIN engine_info i ON i.incarnation = e.incarnation WHERE i.host <> task.not_on AND {takes})"
     ));
     db.execute("lift bars", &sql)
 }

@@ -119,6 +119,8 @@ pub struct TaskRow {
     pub nonce: Option<Nonce>,
     /// What was asked of it while it runs.
     pub wish: Wish,
+    /// Host that may not take the next attempt.
+    pub not_on: Option<String>,
     /// When it was added.
     pub created_at: Timestamp,
     /// When its last attempt began.

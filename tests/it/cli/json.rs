@@ -93,6 +93,7 @@ fn fields_are_never_missing() {
         "engine",
         "token",
         "wish",
+        "not_on",
         "resources",
         "created_at",
         "age_s",

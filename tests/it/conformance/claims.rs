@@ -1,5 +1,6 @@
 //! Who gets which task, and who gets none.
 
+use rekindle::protocol::engine::{Mode, Wanted};
 use rekindle::protocol::ids::{Epoch, Token};
 use rekindle::protocol::takeover::Next;
 use rekindle::protocol::task::{AttemptResult, Reason, TaskState};
@@ -79,6 +80,61 @@ pub fn a_task_barred_from_the_only_host_has_failed(rig: &Rig) {
     a.ends(store, Finish { next: Next::Ready(Reason::Retry), not_on: Some(a.host.clone()), ..failed(&claimed) });
     assert_eq!(state(store, id), Some(TaskState::Failed));
     assert_eq!(store.attempts(id).unwrap()[0].result, Some(AttemptResult::Failed));
+}
+
+/// `mail_a` on one host, and a name on the other that only a pattern or a blind eye would take for it.
+pub fn another_host_is_one_that_takes_this_very_kind(rig: &Rig) {
+    let store = &*rig.store;
+    let a = engine("a").kinds(&["mail_a"]).on(rig);
+    let b = engine("b").kinds(&["mail-a", "MAIL_A", "mail_ab", "xmail_a"]).on(rig);
+    let id = task().of("mail_a").add(store);
+    let claimed = a.claim().of("mail_a").one(store);
+    let elsewhere = Finish { not_on: Some(a.host.clone()), ..retry(&claimed, secs(0)) };
+    a.ends(store, elsewhere.clone());
+    assert_eq!(row(store, id).not_on, None, "{} does not take it", b.name);
+    rig.pass(secs(1));
+    store.promote_due(9).unwrap();
+    let claimed = a.claim().of("mail_a").one(store);
+    engine("c").kinds(&["other", "mail_a"]).on(rig);
+    a.ends(store, Finish { held: claimed.held, ..elsewhere });
+    assert_eq!(row(store, id).not_on, Some(a.host));
+}
+
+/// Such a host would keep the task waiting for ever, and nobody would say why.
+pub fn a_host_that_takes_nothing_is_no_other_host(rig: &Rig) {
+    let (store, a, b) = (&*rig.store, engine("a").on(rig), engine("b").on(rig));
+    let says = |mode| store.beat(&Beat { incarnation: b.incarnation, mode, running: 0 }).unwrap();
+    let bar = || {
+        let id = task().add(store);
+        let claimed = a.claim().one(store);
+        a.ends(store, Finish { not_on: Some(a.host.clone()), ..retry(&claimed, secs(60)) });
+        let bar = row(store, id).not_on;
+        let lifted = store.free_lines(9).unwrap();
+        store.task_verb(id, TaskVerb::Cancel).unwrap();
+        (bar, lifted)
+    };
+    let barred = (Some(a.host.clone()), 0);
+    for mode in [Mode::Paused, Mode::Draining, Mode::Drained, Mode::Stuck] {
+        says(mode);
+        assert_eq!(bar(), (None, 0), "{mode}");
+    }
+    says(Mode::Active);
+    assert_eq!(bar(), barred);
+    // One that has not heard of it yet.
+    for wanted in [Wanted::Pause, Wanted::Drain, Wanted::Stop] {
+        store.set_wanted(&wish("b", wanted)).unwrap();
+        assert_eq!(bar(), (None, 0), "{wanted}");
+    }
+    store.set_wanted(&Wish4Engine { lasts: Some(secs(60)), ..wish("b", Wanted::Pause) }).unwrap();
+    rig.pass(secs(61));
+    assert_eq!(bar(), barred, "that wish is over");
+    // What was barred before is let go with the next slow look.
+    let id = task().add(store);
+    let claimed = a.claim().one(store);
+    a.ends(store, Finish { not_on: Some(a.host.clone()), ..retry(&claimed, secs(60)) });
+    assert_eq!((row(store, id).not_on, store.free_lines(9).unwrap()), (Some(a.host.clone()), 0));
+    says(Mode::Drained);
+    assert_eq!((store.free_lines(9).unwrap(), row(store, id).not_on), (1, None));
 }
 
 pub fn a_task_that_cost_two_engines_runs_alone(rig: &Rig) {

@@ -103,6 +103,8 @@ macro_rules! store_cases {
                 a_probe_says_which_kinds_have_work
                 a_task_barred_from_a_host_is_claimed_on_another
                 a_task_barred_from_the_only_host_has_failed
+                another_host_is_one_that_takes_this_very_kind
+                a_host_that_takes_nothing_is_no_other_host
                 a_task_that_cost_two_engines_runs_alone
                 an_alone_claim_takes_one_task_and_no_innocent_ones
                 a_fenced_incarnation_claims_nothing

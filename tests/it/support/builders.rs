@@ -58,6 +58,11 @@ impl EngineBuilder {
         self
     }
 
+    pub fn kinds(mut self, names: &[&str]) -> Self {
+        self.0.kinds = names.iter().map(|name| KindName::from_stored((*name).into())).collect();
+        self
+    }
+
     pub fn timing(mut self, timing: Timing) -> Self {
         self.0.timing = timing;
         self

@@ -23,6 +23,7 @@ pub fn item(row: &TaskRow, now: Timestamp) -> Value {
         "incarnation": row.owner.map(|owner| owner.to_string()),
         "token": row.token,
         "wish": (row.wish != Wish::None).then_some(row.wish),
+        "not_on": row.not_on,
         "resources": row.resources,
         "created_at": rfc3339(row.created_at),
         "age_s": seconds(now.since(row.created_at)),
