@@ -20,7 +20,7 @@ use crate::health::words::without_passwords;
 use crate::protocol::time::LeaseInstant;
 use crate::store::patience::{NoAnswer, within};
 use crate::store::places::{Visit, become_owner, places};
-use crate::store::{GRANT, SchemaProblem, SchemaStatus, Store, StoreError, StoreResult};
+use crate::store::{GRANT, SchemaProblem, SchemaStatus, Store, StoreError, StoreResult, missing_grant};
 
 /// What a command may do to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +203,12 @@ fn unknown_effect() -> Option<Box<str>> {
 fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, deed: Deed) -> CliError {
     let tried = || format!("{url}  (from {origin})");
     let cause = |source: &dyn std::fmt::Display| without_passwords(&source.to_string());
+    if let Some(grant) = missing_grant(url, &error.chain()) {
+        let what = "the database user lacks a right";
+        let next = format!("on the server, as its administrator: {grant}");
+        let error = CliError::not_permitted(what, cause(&error.chain())).tried(tried());
+        return CliError { next: vec![next], ..error }.next("README: \"Databases and their users\" has all of them");
+    }
     match error {
         StoreError::Unreachable { source, .. } => unreachable(cluster, url, origin, cause(source)),
         StoreError::Unknown { step, source } => {

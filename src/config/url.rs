@@ -91,6 +91,19 @@ impl DatabaseUrl {
         }
     }
 
+    /// Who logs in, if the URL says it before the host.
+    pub fn user(&self) -> Option<String> {
+        let Parts::Server { user, .. } = &self.0 else { return None };
+        user.as_deref().filter(|user| !user.is_empty()).map(|user| secret::decode(user).into_owned())
+    }
+
+    /// The database's name on its server.
+    pub fn database(&self) -> Option<String> {
+        let Parts::Server { tail, .. } = &self.0 else { return None };
+        let name = tail.split(['?', '#']).next()?.trim_start_matches('/');
+        (!name.is_empty()).then(|| secret::decode(name).into_owned())
+    }
+
     /// The first host and its port, if a network host is named.
     pub fn host_port(&self) -> Option<(String, u16)> {
         let Parts::Server { backend, hosts, .. } = &self.0 else { return None };

@@ -73,7 +73,7 @@ impl Args {
     pub fn hints(&self) -> super::Hints {
         let config = self.config.as_ref().map(|path| format!("-c {}", shell_word(&path.display().to_string())));
         let file = self.database_url_file.as_ref().map(|path| format!("--database-url-file {}", shell_word(path)));
-        super::Hints { flags: place_flags(config, self.database_url.as_deref(), file), database: String::new() }
+        super::Hints { flags: place_flags(config, self.database_url.as_deref(), file), ..super::Hints::default() }
     }
 
     /// Flags as overrides of the configuration.

@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineError, EngineOptions, Role};
 use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
 use crate::outlet::STDERR;
 use crate::process::limits;
-use crate::store::{SchemaProblem, Store, StoreError};
+use crate::store::{SchemaProblem, Store, StoreError, missing_grant};
 
 /// Runs it; the exit code.
 pub fn run(config: &Config, hints: &Hints) -> i32 {
@@ -115,6 +115,10 @@ fn failed(what: &str, error: &dyn std::error::Error) -> i32 {
 /// What a store's error means for the exit code: only what a restart cannot mend stops systemd.
 fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
     log::error!("{} ({})", error.chain(), hints.database());
+    if let Some(grant) = hints.url().and_then(|url| missing_grant(url, &error.chain())) {
+        hints.next(&[&format!("on the server, as its administrator: {grant}")]);
+        return 77;
+    }
     match error {
         StoreError::Schema(SchemaProblem::Newer(_)) => {
             hints.next(&["install the release of the engines that run (this one is older than the database)"]);

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::config::{Host, KillMeans, Loaded, Problem, SAFE_FOR_SECRETS, load, unknown_users, user_problems};
+use crate::config::{
+    DatabaseUrl, Host, KillMeans, Loaded, Problem, SAFE_FOR_SECRETS, load, unknown_users, user_problems,
+};
 use crate::engine::unit_file;
 use crate::guard::{self, GuardOptions, Means, MeansChoice, take_state_dir};
 use crate::health::words::{with_flags, without_passwords};
@@ -170,13 +172,20 @@ fn refuse(problems: &[Problem], hints: &Hints) -> i32 {
 pub(crate) struct Hints {
     flags: String,
     database: String,
+    url: Option<DatabaseUrl>,
 }
 
 impl Hints {
     /// Also knows where the database was named.
     fn of(self, loaded: &Loaded) -> Self {
         let (origin, files) = (loaded.origin("database.url"), loaded.files_in_words());
-        Self { database: format!("database.url is from {origin}; {files}"), ..self }
+        let url = loaded.config.database.urls.first().cloned();
+        Self { database: format!("database.url is from {origin}; {files}"), url, ..self }
+    }
+
+    /// The first one, for what a refusal by its server means.
+    pub(crate) const fn url(&self) -> Option<&DatabaseUrl> {
+        self.url.as_ref()
     }
 
     /// `database.url is from /etc/rekindle/rekindle.toml:9; /etc/rekindle/rekindle.toml`.

@@ -94,6 +94,7 @@ pub mod backend;
 pub mod db;
 pub mod dialect;
 pub mod error;
+mod grants;
 pub mod memory;
 pub mod migrate;
 #[cfg(feature = "mysql")]
@@ -116,6 +117,7 @@ pub mod types;
 pub use api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
 pub use audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 pub use error::{GRANT, SchemaProblem, StoreError};
+pub use grants::missing_grant;
 pub use memory::MemoryStore;
 pub use open::open;
 pub use pool::Settings;

@@ -9,6 +9,7 @@ mod help;
 mod hints;
 mod history;
 mod input;
+mod install;
 mod json;
 mod login;
 mod manners;
