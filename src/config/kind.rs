@@ -12,8 +12,6 @@ use crate::protocol::task::{OnFailure, OnLeaseLoss, OnRetry, Policy, Rerun};
 pub struct KindConfig {
     /// `command`: program and arguments, no shell.
     pub command: Vec<String>,
-    /// `queue` of its tasks, `default`.
-    pub queue: String,
     /// `timeout` of an attempt, 1h; `"none"` is `None`.
     pub timeout: Option<Duration>,
     /// `grace` between SIGTERM and SIGKILL, 30s.
@@ -90,7 +88,6 @@ impl Default for KindConfig {
     fn default() -> Self {
         Self {
             command: Vec::new(),
-            queue: "default".to_owned(),
             timeout: Some(Duration::from_secs(3_600)),
             grace: Duration::from_secs(30),
             env_pass: ["PATH", "LANG", "TZ"].map(str::to_owned).to_vec(),

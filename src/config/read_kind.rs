@@ -19,7 +19,6 @@ use crate::protocol::task::Rerun;
 const KIND: Keys = Keys {
     known: &[
         "command",
-        "queue",
         "timeout",
         "grace",
         "env_pass",
@@ -40,7 +39,8 @@ const KIND: Keys = Keys {
         "exit_codes",
         "redact",
     ],
-    later: &["limit", "undo", "memory", "needs", "checkpoint", "payload_versions"],
+    // A queue without a limit of its own would do nothing.
+    later: &["queue", "limit", "undo", "memory", "needs", "checkpoint", "payload_versions"],
 };
 const DEFAULTS: Keys = Keys { known: &["kind"], later: &[] };
 const OUTPUT: Keys = Keys { known: &["keep"], later: &["journal"] };
@@ -84,7 +84,6 @@ fn read_kind(r: &mut Reader, s: &Section, base: &KindConfig) -> KindConfig {
         } else {
             Vec::new()
         },
-        queue: r.read(s, "queue", d.queue),
         timeout: r.read_as(s, "timeout", d.timeout, take_timeout, show_timeout),
         grace: r.read_span(s, "grace", d.grace, (Duration::ZERO, DAY)),
         env_pass: r.read_as(s, "env_pass", d.env_pass, take_env_names, Vec::show),
@@ -254,12 +253,42 @@ fn take_codes(node: &Node) -> Result<Vec<u8>, String> {
     }
 }
 
+/// A part in braces that no placeholder is reaches the command as it is, which nobody wants. `{}` and the
+/// braces of scripts belong to the command.
+fn check_placeholders(reader: &mut Reader, section: &Section, command: &[String]) {
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    for argument in command.iter().skip(1) {
+        for part in argument.split('{').skip(1) {
+            let Some(name) = part.split_once('}').map(|(name, _)| name).filter(|name| is_name(name)) else { continue };
+            let is_whole = argument.len() == name.len() + 2;
+            let is_known = PLACEHOLDERS.contains(&name) || name.strip_prefix("payload.").is_some_and(|f| !f.is_empty());
+            let text = match (is_known, is_whole) {
+                (true, true) => continue,
+                (true, false) => format!("{argument} is passed as it is: a placeholder is a whole argument"),
+                // Other braces are a script's own, unless they are the whole argument.
+                (false, false) => continue,
+                (false, true) => {
+                    let guess =
+                        if name.contains('.') { String::new() } else { format!("; did you mean {{payload.{name}}}?") };
+                    format!("{argument} is no placeholder, so it is passed as it is{guess}")
+                }
+            };
+            reader.warn(section.origin_of("command"), format!("{}: {text}", section.name("command")));
+        }
+    }
+}
+
+/// Placeholders of facts; those of the payload are `payload.FIELD`.
+pub(super) const PLACEHOLDERS: [&str; 2] = ["task.id", "task.attempt"];
+
 /// What no single key can tell.
 fn check_kind(reader: &mut Reader, section: &Section, kind: &KindConfig, engine: &EngineConfig) {
     if !section.has("command") {
         let text = format!("{}: a kind needs a command, for example [\"/usr/bin/true\"]", section.name("command"));
         reader.problem(section.origin.clone(), text);
     }
+    check_placeholders(reader, section, &kind.command);
     if !kind.rerun_written {
         let text = format!(
             "{}: not written, so \"always\": the command runs again after a lost engine and must bear it; \

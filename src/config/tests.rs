@@ -254,6 +254,35 @@ fn what_is_wrong_in_the_defaults_of_kinds_is_said_once() {
 }
 
 #[test]
+fn braces_that_are_no_placeholder_are_warned_of() {
+    let warnings = |argument: &str| {
+        let text = format!("[kind.a]\nrerun = \"always\"\ncommand = [\"/bin/echo\", '{argument}']\n");
+        let site = Site::new(&text);
+        site.plain(&site.load().warnings)
+    };
+    assert_eq!(
+        warnings("{name}"),
+        [
+            "rekindle.toml:3: kind.a.command: {name} is no placeholder, so it is passed as it is; did you mean {payload.name}?"
+        ]
+    );
+    assert_eq!(
+        warnings("--id={payload.n}"),
+        ["rekindle.toml:3: kind.a.command: --id={payload.n} is passed as it is: a placeholder is a whole argument"]
+    );
+    assert!(warnings("{task.name}")[0].ends_with("{task.name} is no placeholder, so it is passed as it is"));
+    for fine in ["{task.id}", "{task.attempt}", "{payload.name}", "{}", "awk {print $1}", "a{b}c", "${HOME}"] {
+        assert_eq!(warnings(fine), Vec::<String>::new(), "{fine}");
+    }
+}
+
+#[test]
+fn a_queue_that_would_limit_nothing_is_refused() {
+    let problems = Site::new("[kind.a]\ncommand = [\"/bin/a\"]\nqueue = \"bulk\"\n").problems();
+    assert_eq!(problems, ["rekindle.toml:3: kind.a.queue is not supported by this version"]);
+}
+
+#[test]
 fn commands_and_exit_codes_are_checked() {
     let site = Site::new(
         "[kind.a]\ncommand = \"/bin/a --x\"\nexit_codes = { done = [0, 3], fail = [3], retry = [256] }\n\

@@ -104,5 +104,5 @@ fn command(kind: &KindConfig) -> Result<Kind, String> {
         on_lease_loss: kind.on_lease_loss,
         ..CommandSpec::default()
     };
-    Ok(Kind::command(spec, kind.policy(), kind.retry, kind.queue.clone()))
+    Ok(Kind::command(spec, kind.policy(), kind.retry, "default".to_owned()))
 }

@@ -80,7 +80,6 @@ fn own(attempt: &Attempt, identity: &Identity, dir: &Path, deadline: Option<Time
     let mut all: Vec<(OsString, OsString)> = [
         ("REKINDLE_TASK", attempt.task.as_i64().to_string()),
         ("REKINDLE_KIND", attempt.kind.to_string()),
-        ("REKINDLE_QUEUE", attempt.queue.clone()),
         ("REKINDLE_RESOURCES", resources),
         ("REKINDLE_ATTEMPT", attempt.attempt.to_string()),
         ("REKINDLE_ATTEMPTS_MAX", attempt.attempts_max.to_string()),
@@ -146,6 +145,23 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_variable_and_no_other() {
+        let readme = include_str!("../../README.md");
+        let (_, list) = readme.split_once("| variable | what it holds |").expect("the table");
+        let (list, rest) = list.split_once("\n\n").expect("its end");
+        let named: std::collections::BTreeSet<&str> = list
+            .lines()
+            .filter_map(|row| row.split('|').nth(1))
+            .flat_map(|cell| cell.split('`'))
+            .filter(|w| w.starts_with("REKINDLE_"))
+            .collect();
+        let env = make(&CommandSpec { env_pass: Vec::new(), ..CommandSpec::default() }).unwrap();
+        let own: std::collections::BTreeSet<&str> = env.keys().filter_map(|key| key.to_str()).collect();
+        assert_eq!(named, own);
+        assert!(rest.contains("`{task.id}`, `{task.attempt}`, or `{payload.NAME}`"), "placeholders");
+    }
+
+    #[test]
     fn own_variables_are_complete_and_win() {
         let spec =
             CommandSpec { env: [("REKINDLE_TOKEN".to_owned(), "99".to_owned())].into(), ..CommandSpec::default() };
@@ -156,7 +172,6 @@ mod tests {
         for (name, value) in [
             ("REKINDLE_TASK", "4812"),
             ("REKINDLE_KIND", "invoice-mail"),
-            ("REKINDLE_QUEUE", "mail"),
             ("REKINDLE_RESOURCES", "[]"),
             ("REKINDLE_ATTEMPT", "1"),
             ("REKINDLE_ATTEMPTS_MAX", "6"),

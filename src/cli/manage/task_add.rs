@@ -80,6 +80,7 @@ pub fn run(args: &TaskAddArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
         false => Session::open(flags, &loaded, Access::Current)?,
     };
     note_unknown_kind(&session, &args.kind, &loaded.config);
+    note_text(args.payload.as_deref());
     let change = who::change("task add", flags);
     let ids = session.write("adding tasks", move |store| store.add_as(&tasks, &change))?;
     session.wake();
@@ -132,6 +133,16 @@ fn note_unknown_kind(session: &Session, kind: &KindName, config: &Config) {
         output::print_error(&format!(
             "note: kind {kind} is neither in this configuration nor known to a live engine: left for engines that know it{hint}\n"
         ));
+    }
+}
+
+/// Whoever types a payload most often means JSON, and the shell takes quotes away. A file may hold anything.
+fn note_text(typed: Option<&str>) {
+    let Some(typed) = typed.filter(|typed| *typed != "-" && !typed.starts_with('@') && !typed.is_empty()) else {
+        return;
+    };
+    if serde_json::from_str::<serde::de::IgnoredAny>(typed).is_err() {
+        output::print_error("note: the payload is text, not JSON: the task reads it as it is\n");
     }
 }
 

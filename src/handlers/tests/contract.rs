@@ -110,8 +110,7 @@ fn the_environment_is_cleared() {
     spec.env.insert("SMTP_HOST".to_owned(), "mx1".to_owned());
     let output = text(&bench().run(&spec, ""));
     let names: BTreeSet<&str> = output.lines().filter_map(|line| line.split_once('=')).map(|pair| pair.0).collect();
-    let own =
-        "TASK KIND QUEUE RESOURCES ATTEMPT ATTEMPTS_MAX REASON TOKEN ENGINE CLUSTER RELEASE STATE_ID DIR DEADLINE";
+    let own = "TASK KIND RESOURCES ATTEMPT ATTEMPTS_MAX REASON TOKEN ENGINE CLUSTER RELEASE STATE_ID DIR DEADLINE";
     let own: Vec<String> = own.split(' ').map(|name| format!("REKINDLE_{name}")).collect();
     let expected: BTreeSet<&str> = own.iter().map(String::as_str).chain(["PATH", "SMTP_HOST"]).collect();
     assert_eq!(names, expected);

@@ -100,7 +100,8 @@ pub fn summary(bytes: &[u8], redact: Option<&[String]>) -> String {
             let more = if fields.len() > shown.len() { ", ..." } else { "" };
             format!("{size} JSON: {}{more}", shown.join(", "))
         }
-        Ok(value) => format!("{size} JSON: {}", shorten(&one_line(&plain(&value)), 2 * VALUE_MAX)),
+        // As the task reads it: text with its quotes.
+        Ok(value) => format!("{size} JSON: {}", shorten(&one_line(&value.to_string()), 2 * VALUE_MAX)),
         Err(_) => match std::str::from_utf8(bytes) {
             Ok(text) => format!("{size} text: {}", shorten(&one_line(text), 2 * VALUE_MAX)),
             Err(_) => format!("{size} binary"),
@@ -121,6 +122,7 @@ mod tests {
         let bytes = br#"{"invoice":99812,"to":"bob@example.net"}"#;
         assert_eq!(summary(bytes, Some(&["to".to_owned()])), "40B JSON: invoice=99812, to=[redacted]");
         assert_eq!(summary(b"World", Some(&[])), "5B text: World");
+        assert_eq!(summary(b"\"World\"", Some(&[])), "7B JSON: \"World\"");
         assert_eq!(summary(b"\xff", Some(&[])), "1B binary");
         assert_eq!(summary(b"", None), "empty");
         assert!(summary(bytes, None).starts_with("40B, hidden: this configuration does not know the kind"));
