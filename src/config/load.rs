@@ -154,7 +154,9 @@ fn read_files(reader: &mut Reader, options: &LoadOptions) -> (Tree, Vec<PathBuf>
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => continue,
             Err(error) => {
-                reader.problem(Origin::file(&path), format!("cannot be read: {error}"));
+                let is_denied = error.raw_os_error() == Some(nix::libc::EACCES);
+                let hint = if is_denied { "; as root: chgrp GROUP FILE, with a group of this user" } else { "" };
+                reader.problem(Origin::file(&path), format!("cannot be read: {error}{hint}"));
                 continue;
             }
         };

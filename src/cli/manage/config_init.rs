@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::{GlobalFlags, codes, output};
+use crate::cli::{GlobalFlags, codes, consent, output};
 use crate::config::{DEFAULT_DATABASE, Host};
 
 /// The file that is written. Lines that begin with `#` and a letter are settings at their default, or
@@ -20,7 +20,7 @@ const SAMPLE: &str = include_str!("sample.toml");
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(before_help = "Examples:\n  rekindle config init\n  rekindle config init --path - | less")]
 pub struct ConfigInitArgs {
-    /// Where to; - is standard output [default: /etc/rekindle/rekindle.toml for root, else the user's]
+    /// Where to; - is standard output [default: the user's own; for root, after a question, /etc/rekindle/rekindle.toml]
     #[arg(long, value_name = "FILE")]
     pub path: Option<PathBuf>,
     /// Only say what would be written
@@ -43,6 +43,12 @@ pub fn run(args: &ConfigInitArgs, flags: &GlobalFlags) -> Result<Exit, CliError>
         Some(path) => path.clone(),
         None => default_path(&host, flags),
     };
+    let is_every_programs = args.path.is_none() && flags.config.is_none() && host.is_root;
+    if is_every_programs && !args.dry_run && path.symlink_metadata().is_err() {
+        let what = format!("write {}, which every program of this host takes from then on", path.display());
+        consent::moderate(flags, &what)
+            .map_err(|error| error.next("or name a file: --path FILE, --path - shows it"))?;
+    }
     let written = match args.dry_run {
         true if !args.force && path.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
         true => Ok(()),
@@ -51,9 +57,12 @@ pub fn run(args: &ConfigInitArgs, flags: &GlobalFlags) -> Result<Exit, CliError>
     let dry = if args.dry_run { output::DRY } else { "" };
     match written {
         Ok(()) => {
+            let group = if args.dry_run { None } else { group_line(&path, &host) };
             let path = path.display();
-            flags
-                .say(&format!("{path} written.{dry}\nnext: edit it, then   rekindle -c {path} config check{dry}\n"))?;
+            let group = group.unwrap_or_default();
+            flags.say(&format!(
+                "{path} written.{dry}\n{group}next: edit it, then   rekindle -c {path} config check{dry}\n"
+            ))?;
             Ok(Exit::Ok)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -71,6 +80,30 @@ fn sample(host: &Host) -> String {
     SAMPLE.replacen(&url(default), &url(&own), 1)
 }
 
+/// The group of the user that the shipped unit runs engines as.
+const GROUP: &str = "rekindle";
+
+/// Root's file is no use to an engine that runs as its own user: it is given to that user's group, or said
+/// how. Nothing is said where root is the only user there is to be.
+fn group_line(path: &Path, host: &Host) -> Option<String> {
+    if !host.is_root {
+        return None;
+    }
+    Some(match give_to_group(path, GROUP) {
+        Ok(true) => format!("group {GROUP} may read it.\n"),
+        Ok(false) => {
+            format!("only root can read it: once there is a user for the engine, chgrp {GROUP} {}\n", path.display())
+        }
+        Err(error) => format!("only root can read it: chgrp {GROUP} {}   ({error})\n", path.display()),
+    })
+}
+
+/// False if there is no such group.
+fn give_to_group(path: &Path, name: &str) -> io::Result<bool> {
+    let Some(group) = nix::unistd::Group::from_name(name)? else { return Ok(false) };
+    std::os::unix::fs::chown(path, None, Some(group.gid.as_raw())).map(|()| true)
+}
+
 fn default_path(host: &Host, flags: &GlobalFlags) -> PathBuf {
     let mut places = host.config_files();
     let place = if host.is_root { places.first().cloned() } else { places.pop() };
@@ -84,7 +117,11 @@ fn write_whole(path: &Path, text: &str, force: bool) -> io::Result<()> {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    fs::create_dir_all(dir)?;
+    if !dir.exists() {
+        fs::create_dir_all(dir)?;
+        // The files in it are private; the engine's user has to find them.
+        fs::set_permissions(dir, Permissions::from_mode(0o755))?;
+    }
     if !force && path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
@@ -152,6 +189,23 @@ mod tests {
             let key = setting.key.rsplit('.').next().unwrap();
             assert!(SAMPLE.contains(&format!("{key} =")) || key == "min", "{} is not in the sample", setting.key);
         }
+    }
+
+    #[test]
+    fn the_units_group_may_read_what_root_writes() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/rekindle.toml");
+        assert_eq!(run(&args(&path, false), &quiet()), Ok(Exit::Ok));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o755, 0o640), "whatever the umask is");
+        assert!(!give_to_group(&path, "no-such-group").unwrap());
+        if !nix::unistd::geteuid().is_root() {
+            return println!("skipped: only root can give files away");
+        }
+        let daemon = nix::unistd::Group::from_name("daemon").unwrap().expect("every system has it");
+        assert!(give_to_group(&path, "daemon").unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().gid(), daemon.gid.as_raw());
     }
 
     #[test]
