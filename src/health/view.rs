@@ -18,6 +18,10 @@ pub fn state(row: &EngineRow, now: Timestamp) -> EngineState {
         (engine::EngineState::Fenced, _) => EngineState::Fenced,
         (engine::EngineState::Stopped, _) => EngineState::Stopped,
         (engine::EngineState::Live, _) if is_late(row, now) => EngineState::Late,
+        // The beat that was accepted carried what held before it: whoever has beaten and should run, runs.
+        (engine::EngineState::Live, Mode::Starting) if row.beat > 0 && row.wanted.wanted == engine::Wanted::Run => {
+            EngineState::Active
+        }
         (engine::EngineState::Live, Mode::Starting) => EngineState::Starting,
         (engine::EngineState::Live, Mode::Active) => EngineState::Active,
         (engine::EngineState::Live, Mode::Paused) => EngineState::Paused,
@@ -195,6 +199,15 @@ mod tests {
         assert_eq!(state(&row("a", 2_501), NOW), EngineState::Late);
         let stopped = EngineRow { state: engine::EngineState::Stopped, ..row("a", 9_000) };
         assert_eq!(state(&stopped, NOW), EngineState::Stopped);
+    }
+
+    #[test]
+    fn an_engine_starts_until_its_first_accepted_beat() {
+        let starting = |beat| EngineRow { mode: Mode::Starting, beat, ..row("a", 0) };
+        assert_eq!(state(&starting(0), NOW), EngineState::Starting);
+        assert_eq!(state(&starting(1), NOW), EngineState::Active);
+        let wanted = WantedRow { wanted: engine::Wanted::Drain, ..row("a", 0).wanted };
+        assert_eq!(state(&EngineRow { wanted, ..starting(1) }, NOW), EngineState::Starting);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl State {
             mode: e.mode,
             beat: e.beat,
             last_beat_at: e.last_beat_at,
-            running: if e.closed { 0 } else { e.running },
+            running: self.tasks.values().filter(|task| task.owner == Some(said.incarnation)).count() as u32,
             refused: e.refused,
             timing: said.timing,
             host: said.host,

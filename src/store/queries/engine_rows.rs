@@ -1,5 +1,6 @@
 //! Engines as people see them, and forgetting those that ended long ago.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::rows::now;
@@ -24,8 +25,17 @@ pub fn engines(db: &mut dyn Db) -> StoreResult<(Timestamp, Vec<EngineRow>)> {
          ORDER BY i.registered_at DESC, i.incarnation",
     );
     let rows = db.query("list engines", &sql)?;
+    // What an engine said with its last beat is as old as that; its tasks' rows tell what it owns now.
+    let counted = db.stmt().sql("SELECT owner, count(*) FROM task WHERE owner IS NOT NULL GROUP BY owner");
+    let owned: BTreeMap<i64, u32> =
+        db.query("count owned tasks", &counted)?.into_iter().map(|mut row| (row.int(), row.count())).collect();
     let now = now(db)?;
-    Ok((now, rows.into_iter().map(|row| read_engine(row, now)).collect()))
+    let row = |row| {
+        let engine = read_engine(row, now);
+        let running = owned.get(&engine.incarnation.as_i64()).copied().unwrap_or(0);
+        EngineRow { running, ..engine }
+    };
+    Ok((now, rows.into_iter().map(row).collect()))
 }
 
 fn read_engine(mut row: Row, now: Timestamp) -> EngineRow {

@@ -19,7 +19,7 @@ fn a_cluster_without_work_is_fine() {
     assert!(db.starts_with("REKINDLE DB OK - SQLite 3.") && db.contains(" answers in "), "{db}");
     let engine = desk.check("-m engine -e app1").code(0).out;
     assert!(engine.starts_with("REKINDLE ENGINE OK - app1 active, beat "), "{engine}");
-    assert!(engine.contains(", 1 of 4 slots busy | beat_age="), "{engine}");
+    assert!(engine.contains(", 0 of 4 slots busy | beat_age="), "{engine}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn engines_are_listed_with_their_state_and_what_is_wanted() {
     let list = desk.run("engine list").code(0).out;
     let lines: Vec<&str> = list.lines().collect();
     assert_eq!(lines[0], "ENGINE  STATE   BEAT  RUN/SLOTS  VERSION  NOTE");
-    assert!(lines[1].starts_with("app1    active  0s    1/4        0.1.0    wanted pause by "), "{list}");
+    assert!(lines[1].starts_with("app1    active  0s    0/4        0.1.0    wanted pause by "), "{list}");
     assert!(lines[1].contains(": disk full, until "), "{list}");
     assert!(lines[2].starts_with("app2    fenced  "), "{list}");
     assert_eq!(lines[3], "2 engines: 1 active, 1 fenced");
@@ -86,7 +86,7 @@ fn a_drain_is_watched_until_nothing_runs() {
     let app = live(&*desk.store(), "app1");
     let said = desk.run("engine drain app1 --wait --timeout 200ms").code(5);
     assert!(said.err.contains("the request stays in force"), "{said:?}");
-    assert!(said.out.contains("app1: active, has not seen it yet; 1 running"), "{said:?}");
+    assert!(said.out.contains("app1: active, has not seen it yet; 0 running"), "{said:?}");
     assert_eq!(beat(&desk, &app, Mode::Drained).wanted.word(), "drain");
     let said = desk.run("engine drain app1 --wait --timeout 5s").code(0).out;
     assert!(
