@@ -20,11 +20,11 @@ if you mean it.";
     CONSENT = "E102", "The command changes much or cannot be undone, so it wants consent. On a terminal it asks; \
 in a script give --yes, better --yes --expect N with the number of a dry run, or --confirm NAME where the text says so. Nothing was changed.";
     /// No such code.
-    NO_CODE = "E103", "There is no such error code. Codes are printed in the first line of each error, as in \
-error[E301].";
+    NO_CODE = "E103", "There is no such error code, state or word. Codes are printed in the first line of each error, as in \
+error[E301]; rekindle explain lists everything that can be explained.";
     /// The configuration is wrong.
     CONFIG = "E201", "The configuration has problems; all of them are listed, each with its file and line, \
-variable or flag. Nothing was started. A running engine that was told to reload keeps its old configuration. \
+variable or flag. Nothing was started. Engines read their configuration when they start, and only then. \
 Mend them and run: rekindle config check";
     /// A file cannot be read or written.
     FILE = "E202", "A file could not be read or written. The cause is the system's own text; look at the \

@@ -13,6 +13,7 @@ pub mod program;
 pub mod session;
 pub mod table;
 pub mod who;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -28,7 +28,7 @@ Usage: rekindle VERB [FLAGS]
   rekindle history --since 2d           who changed what, when and why
   rekindle config check                 configuration: check show init
   rekindle doctor                       what is wrong with this host or database, and how to mend it
-  rekindle explain E301                 the long text of an error code
+  rekindle explain E301                 what an error code, a state or a word means
   rekindle demo                         three engines on SQLite, two are killed, all work is done
   rekindle version
 
