@@ -63,10 +63,9 @@ registered wrote its cluster's name there, and engines of another one are refuse
 of another cluster's. Commands that change something are refused, others warn. If the cluster was given a new name on \
 purpose, every engine and every configuration must have it: stop the engines and change meta.cluster in the database.";
     /// No epoch is left.
-    NO_EPOCH = "E315", "Every token begins with the epoch, which has room for 8388607 of them, and the last one is reached \
-or remembered. Epochs are raised by failovers and restores, one at a time, so this is most likely a damaged file named \
-epoch in an engine's state directory (rekindle config show engine.state_dir) or a number that was typed with --at-least. \
-Nothing was changed.";
+    NO_EPOCH = "E315", "Every token begins with the epoch, which has room for 8388607 of them, and the last one is reached. \
+Epochs are raised by failovers and restores, one at a time, and no engine raises it by more than 10000 at once, so \
+somebody has written that number into the database. Nothing was changed.";
     /// The server does not let this user in.
     DENIED = "E322", "The database server answered and refused the login: the password is wrong or missing, the role is \
 not there or may not log in, or pg_hba.conf has no line for this host, user and database. Look at user and password \

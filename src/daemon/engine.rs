@@ -20,6 +20,7 @@ use crate::engine::{Engine, EngineError, EngineOptions, Role};
 use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
 use crate::outlet::STDERR;
 use crate::process::limits;
+use crate::protocol::ids::Epoch;
 use crate::store::{SchemaProblem, Store, StoreError, missing_grant};
 
 /// Runs it; the exit code.
@@ -235,6 +236,17 @@ fn serve(engine: Engine, told: &Told, handle: &Handle, hints: &Hints) -> i32 {
     match result {
         Ok(()) => 0,
         Err(EngineError::Life(LifeError::Store(error))) => store_failed(&error, hints),
+        Err(EngineError::Life(error @ LifeError::EpochTooFar { remembered, database, .. })) => {
+            log::error!("{error}");
+            let to = remembered.as_i64() + 1;
+            let write = format!("if that number is wrong: write {} into the file", database.as_i64());
+            let raise =
+                format!("if the database is: rekindle db epoch raise --to {to} --confirm {to} --reason \"restored\"");
+            let hints_of = [write.as_str(), raise.as_str()];
+            // A number that would use the range up is no memory of any database.
+            hints.next(if to > Epoch::SCARCE { &hints_of[..1] } else { &hints_of });
+            78
+        }
         Err(error @ EngineError::Life(LifeError::NameTaken { .. })) => {
             log::error!("{error}");
             hints.next(&["rekindle engine list", "choose another name (--name), or stop that engine"]);

@@ -22,6 +22,7 @@ mod register;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use super::lane::Lane;
 use super::shared::{Phase, Shared};
 use super::stop::Ending;
 use crate::protocol::engine::{Proof, Wanted};
-use crate::protocol::ids::Incarnation;
+use crate::protocol::ids::{Epoch, Incarnation};
 use crate::protocol::sent_beats::SentBeats;
 use crate::protocol::time::LeaseInstant;
 use crate::store::StoreError;
@@ -50,6 +51,19 @@ pub enum LifeError {
         pid: u32,
         /// Age of its last beat in seconds.
         age: f64,
+    },
+    /// What is remembered and what the database says cannot both be right.
+    #[error(
+        "{} remembers epoch {}, and the database is at {}: no engine raises it by so much without a person",
+        file.display(), remembered.as_i64(), database.as_i64()
+    )]
+    EpochTooFar {
+        /// What this engine remembers.
+        remembered: Epoch,
+        /// The database's.
+        database: Epoch,
+        /// Where it is remembered.
+        file: PathBuf,
     },
     /// The database cannot be used, and that will not change by itself.
     #[error("the database cannot be used")]

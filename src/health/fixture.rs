@@ -108,6 +108,7 @@ pub(crate) fn snapshot() -> ClusterSnapshot {
             round_trip: Duration::from_millis(12),
             is_schema_ok: true,
             is_read_only: false,
+            epoch: crate::protocol::ids::Epoch::new(1),
             schema: "7".to_owned(),
             clock_skew: Duration::from_millis(20),
             backend: "PostgreSQL 16".to_owned(),

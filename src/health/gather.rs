@@ -16,7 +16,7 @@ use super::view::{Surroundings, clock_skew, snapshot};
 use super::words::{fine_span, place_flags, shell_word, with_flags};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckConfig, Host, LoadOptions, Loaded, Override, SAFE_FOR_SECRETS, guess, load};
-use crate::protocol::ids::KindName;
+use crate::protocol::ids::{Epoch, KindName};
 use crate::protocol::task::TaskState;
 use crate::store::patience::{NoAnswer, within};
 use crate::store::places::{Visit, become_owner, places};
@@ -63,6 +63,7 @@ pub fn ask(store: &dyn Store, progress: &Progress) -> StoreResult<Answers> {
         round_trip: Duration::ZERO,
         is_schema_ok: schema.is_current(),
         is_read_only: info.nobody_writes,
+        epoch: Epoch::new(0),
         schema: schema_words(&schema),
         clock_skew: Duration::ZERO,
         backend: info.product.clone(),
@@ -73,6 +74,7 @@ pub fn ask(store: &dyn Store, progress: &Progress) -> StoreResult<Answers> {
     progress.at(format!("measuring a round trip ({connected})"));
     let (sent, sent_at) = (clock.lease_now(), clock.wall_now());
     let meta = store.meta()?;
+    db.epoch = meta.epoch;
     db.round_trip = clock.lease_now().since(sent);
     db.clock_skew = clock_skew(sent_at, meta.now, sent_at.after(db.round_trip));
     progress.at(format!("counting tasks ({connected})"));

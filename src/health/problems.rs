@@ -8,6 +8,7 @@ use super::limits::Limits;
 use super::snapshot::{Capped, ClusterSnapshot, EngineState, EngineView, StuckGroup, Wanted};
 use super::thresholds::ProblemLimits;
 use super::words::{capped, clean, cut, fine_span, shell_word, since, span};
+use crate::protocol::ids::Epoch;
 use crate::protocol::task::TaskState;
 
 /// Error texts in a sentence are cut here; the command after `next:` shows them whole.
@@ -36,6 +37,7 @@ pub fn problems(snapshot: &ClusterSnapshot, limits: &ProblemLimits) -> Vec<Probl
     let mut all = Vec::new();
     all.extend(schema_problem(snapshot));
     all.extend(read_only_problem(snapshot));
+    all.extend(epoch_problem(snapshot));
     all.extend(idle_problem(snapshot, &engines));
     all.extend(engine_problems(snapshot, &engines, limits));
     for state in [TaskState::Quarantined, TaskState::Interrupted, TaskState::Failed, TaskState::Held] {
@@ -55,6 +57,13 @@ fn schema_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
 fn read_only_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
     let text = "the database takes no writes: no engine can beat, claim or finish";
     snapshot.db.is_read_only.then(|| Problem::new(Status::Critical, text.to_owned(), "rekindle doctor"))
+}
+
+/// When none is left, a failover ends all claims for good.
+pub(super) fn epoch_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
+    let epoch = snapshot.db.epoch;
+    let text = format!("{} of {} epochs are used: less than a tenth is left", epoch.as_i64(), Epoch::MAX);
+    epoch.is_scarce().then(|| Problem::new(Status::Warning, text, "rekindle doctor"))
 }
 
 /// Whether an engine takes tasks, as far as anyone can know; a late one may, if it should.
@@ -377,6 +386,16 @@ mod tests {
         let mut s = snapshot();
         s.db.is_read_only = true;
         let want = ["CRITICAL the database takes no writes: no engine can beat, claim or finish -> rekindle doctor"];
+        assert_eq!(lines(&s), want);
+    }
+
+    #[test]
+    fn the_last_tenth_of_the_epochs_is_a_warning() {
+        let mut s = snapshot();
+        s.db.epoch = Epoch::new(Epoch::SCARCE);
+        assert_eq!(lines(&s), Vec::<String>::new());
+        s.db.epoch = Epoch::new(Epoch::SCARCE + 1);
+        let want = ["WARNING 7549741 of 8388607 epochs are used: less than a tenth is left -> rekindle doctor"];
         assert_eq!(lines(&s), want);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::protocol::ids::{Incarnation, TaskId};
+use crate::protocol::ids::{Epoch, Incarnation, TaskId};
 use crate::protocol::task::TaskState;
 use crate::protocol::time::Timestamp;
 
@@ -224,6 +224,8 @@ pub struct DbView {
     pub is_schema_ok: bool,
     /// Whether it takes nobody's writes.
     pub is_read_only: bool,
+    /// The epoch; 0 where the schema does not fit.
+    pub epoch: Epoch,
     /// `7`, or `6, this program needs 7`.
     pub schema: String,
     /// Between this host's clock and the database's, without sign.

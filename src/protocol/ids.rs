@@ -67,6 +67,16 @@ impl Epoch {
     /// Epochs above this do not fit into a token (23 bits).
     pub const MAX: i64 = (1 << 23) - 1;
 
+    /// What is remembered further above the database's own epoch is a damaged or forged file rather than a memory:
+    /// epochs are raised by failovers, one at a time.
+    pub const JUMP_MAX: i64 = 10_000;
+
+    /// The same from the middle of the range on, so that no number of jumps uses it up.
+    const LATE_JUMP_MAX: i64 = 16;
+
+    /// Nine tenths of the range. What is left is for failovers.
+    pub const SCARCE: i64 = Self::MAX / 10 * 9;
+
     /// From the database.
     pub const fn new(raw: i64) -> Self {
         Self(raw)
@@ -75,6 +85,17 @@ impl Epoch {
     /// As the database stores it.
     pub const fn as_i64(self) -> i64 {
         self.0
+    }
+
+    /// Whether a database of this epoch is raised above what an engine remembers, without a person who says so.
+    pub const fn believes(self, remembered: Self) -> bool {
+        let jump_max = if remembered.0 > Self::MAX / 2 { Self::LATE_JUMP_MAX } else { Self::JUMP_MAX };
+        remembered.0 - self.0 <= jump_max
+    }
+
+    /// Whether less than a tenth of the range is left.
+    pub const fn is_scarce(self) -> bool {
+        self.0 > Self::SCARCE
     }
 }
 
@@ -307,6 +328,17 @@ name_type!(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_memory_far_above_the_database_is_not_believed() {
+        let believes = |database, remembered| Epoch::new(database).believes(Epoch::new(remembered));
+        assert!(believes(1, 0) && believes(1, 10_001) && !believes(1, 10_002) && !believes(1, Epoch::MAX - 1));
+        let middle = Epoch::MAX / 2;
+        assert!(believes(middle - 9_999, middle) && !believes(middle - 9_999, middle + 1));
+        assert!(believes(middle, middle + 16) && !believes(middle, middle + 17));
+        assert!(believes(Epoch::MAX, Epoch::MAX) && believes(Epoch::MAX - 1, Epoch::MAX));
+        assert!(!Epoch::new(Epoch::SCARCE).is_scarce() && Epoch::new(Epoch::SCARCE + 1).is_scarce());
+    }
 
     #[test]
     fn a_new_epoch_outranks_every_counter_of_the_older_one() {

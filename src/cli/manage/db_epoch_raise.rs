@@ -16,7 +16,9 @@
 //!
 //! How high: one more than the database's epoch, than the one that this host's engine remembers in its
 //! state directory, and at least `--at-least`. Engines of other hosts that remember more raise again by
-//! themselves when they come back.
+//! themselves when they come back. What is remembered more than 10,000 above the database counts for nothing: it is
+//! a damaged or forged file rather than a memory, and an engine that has it does not start. Where the database is
+//! what is wrong, `--to` says so.
 
 use std::time::Duration;
 
@@ -50,6 +52,9 @@ pub struct DbEpochRaiseArgs {
     /// At least to this epoch, if an engine elsewhere remembers more than this host does
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=Epoch::MAX))]
     pub at_least: Option<i64>,
+    /// To exactly this epoch, also far above the present one; beyond 10000 with --confirm N
+    #[arg(long, value_name = "N", conflicts_with = "at_least", value_parser = clap::value_parser!(i64).range(1..=Epoch::MAX))]
+    pub to: Option<i64>,
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -68,9 +73,6 @@ struct Plan {
 /// Engines that raise at the same time are as many tries apart as they are; more than this is no accident.
 const TRIES: usize = 5;
 
-/// Epochs are raised one at a time; a number that is mistyped must not use up what is left of them.
-const JUMP_MAX: i64 = 100_000;
-
 /// A reason is shown in one line.
 const REASON_MAX: usize = 200;
 
@@ -86,7 +88,11 @@ pub fn run(args: &DbEpochRaiseArgs, flags: &GlobalFlags) -> Result<Exit, CliErro
         return tell(&first, args, flags, None);
     }
     let what = format!("raise the epoch from {} to {}", first.from.as_i64(), first.to.as_i64());
-    consent::moderate(flags, &format!("{what} (nobody claims a task for {} afterwards)", fine_span(first.pause)))?;
+    let what = format!("{what} (nobody claims a task for {} afterwards)", fine_span(first.pause));
+    match first.to.as_i64() - first.from.as_i64() > Epoch::JUMP_MAX {
+        true => consent::severe(flags, &what, &first.to.as_i64().to_string())?,
+        false => consent::moderate(flags, &what)?,
+    }
     let reason = reason(flags);
     let change = who::change("db epoch raise", flags);
     let mut plan = first.clone();
@@ -126,7 +132,7 @@ fn remembered(dir: &std::path::Path) -> Option<Epoch> {
 
 fn look(session: &Session, args: &DbEpochRaiseArgs, remembered: Option<Epoch>) -> Result<Plan, CliError> {
     let (meta, engines) = session.read("reading the epoch", |store| Ok((store.meta()?, store.engines()?.1)))?;
-    let to = target(&meta, args.at_least, remembered)?;
+    let to = target(&meta, args, remembered)?;
     let live = engines.iter().filter(|row| row.state == EngineState::Live);
     let pause = live.clone().map(|row| row.timing.takeover_after()).max();
     let balanced = Timing::of(Profile::Balanced);
@@ -134,21 +140,41 @@ fn look(session: &Session, args: &DbEpochRaiseArgs, remembered: Option<Epoch>) -
     Ok(Plan { from: meta.epoch, to, remembered, live: live.count(), pause })
 }
 
-/// One more than anybody here remembers.
-fn target(meta: &Meta, at_least: Option<i64>, remembered: Option<Epoch>) -> Result<Epoch, CliError> {
-    let known = meta.epoch.max(remembered.unwrap_or(meta.epoch)).as_i64();
+/// One more than anybody here remembers, as far as that is believed.
+fn target(meta: &Meta, args: &DbEpochRaiseArgs, remembered: Option<Epoch>) -> Result<Epoch, CliError> {
+    if let Some(to) = args.to {
+        return exactly(meta.epoch.as_i64(), to);
+    }
+    let believed = remembered.filter(|epoch| meta.epoch.believes(*epoch));
+    if let (Some(epoch), None) = (remembered, believed) {
+        let (epoch, database) = (epoch.as_i64(), meta.epoch.as_i64());
+        log::warn!("this host's engine remembers epoch {epoch}, too far above {database} to be believed: see --to");
+    }
+    let known = meta.epoch.max(believed.unwrap_or(meta.epoch)).as_i64();
     if known >= Epoch::MAX {
         let what = format!("epoch {known} is the last one: no token could carry another");
         return Err(CliError::refused(codes::NO_EPOCH, what).next(format!("rekindle explain {}", codes::NO_EPOCH)));
     }
-    match at_least {
-        Some(wanted) if wanted > known + JUMP_MAX => Err(CliError::usage(format!(
-            "--at-least {wanted} is more than {JUMP_MAX} above the epoch {known}; an engine that remembers so much raises it by \
-             itself when it starts"
+    match args.at_least {
+        Some(wanted) if wanted > known + Epoch::JUMP_MAX => Err(CliError::usage(format!(
+            "--at-least {wanted} is more than {} above the epoch {known}; if that is meant: --to {wanted}",
+            Epoch::JUMP_MAX
         ))
         .effect("nothing was changed")),
         wanted => Ok(Epoch::new((known + 1).max(wanted.unwrap_or(0)))),
     }
+}
+
+/// A number that is mistyped, or taken from a damaged file, must not use up what is left of the epochs.
+fn exactly(database: i64, to: i64) -> Result<Epoch, CliError> {
+    let what = if to <= database {
+        format!("--to {to} is not above the epoch {database}")
+    } else if to > Epoch::SCARCE.max(database + 1) {
+        format!("--to {to} would leave less than a tenth of the {} epochs to failovers", Epoch::MAX)
+    } else {
+        return Ok(Epoch::new(to));
+    };
+    Err(CliError::usage(what).effect("nothing was changed"))
 }
 
 /// `done` is nothing for a dry run, else whether this command was the one that raised it.
@@ -219,7 +245,8 @@ mod tests {
     #[test]
     fn it_goes_one_above_all_that_is_remembered() {
         let to = |epoch, at_least, remembered: Option<i64>| {
-            target(&meta(epoch), at_least, remembered.map(Epoch::new)).map(Epoch::as_i64)
+            let args = DbEpochRaiseArgs { at_least, to: None, dry_run: false };
+            target(&meta(epoch), &args, remembered.map(Epoch::new)).map(Epoch::as_i64)
         };
         assert_eq!(to(1, None, None), Ok(2));
         assert_eq!(to(1, None, Some(7)), Ok(8));
@@ -229,5 +256,18 @@ mod tests {
         assert_eq!(to(Epoch::MAX - 1, None, None), Ok(Epoch::MAX));
         assert_eq!(to(Epoch::MAX, None, None).unwrap_err().code, codes::NO_EPOCH);
         assert_eq!(to(1, Some(Epoch::MAX), None).unwrap_err().exit, Exit::Usage);
+        assert_eq!((to(1, None, Some(10_001)), to(1, None, Some(10_002))), (Ok(10_002), Ok(2)), "not believed");
+        assert_eq!(to(1, None, Some(Epoch::MAX - 1)), Ok(2));
+    }
+
+    #[test]
+    fn only_a_person_makes_a_leap_and_nobody_uses_the_range_up() {
+        let to = |epoch, to| {
+            let args = DbEpochRaiseArgs { at_least: None, to: Some(to), dry_run: false };
+            target(&meta(epoch), &args, Some(Epoch::new(7))).map(Epoch::as_i64).map_err(|error| error.exit)
+        };
+        assert_eq!((to(1, 5), to(1, 4_000_000), to(5, 5)), (Ok(5), Ok(4_000_000), Err(Exit::Usage)));
+        assert_eq!((to(1, Epoch::SCARCE), to(1, Epoch::SCARCE + 1)), (Ok(Epoch::SCARCE), Err(Exit::Usage)));
+        assert_eq!(to(Epoch::MAX - 1, Epoch::MAX), Ok(Epoch::MAX), "one at a time it may go to the end");
     }
 }

@@ -18,6 +18,7 @@ use crate::config::{Host, Loaded, command_problems, load, unknown_users};
 use crate::guard::{Means, available_means};
 use crate::health::gather::{Answers, Progress, ask};
 use crate::health::words::fine_span;
+use crate::protocol::ids::Epoch;
 use crate::store::{GRANT, Meta, StoreError, StoreResult};
 
 use places::{dir_lines, file_lines};
@@ -238,6 +239,14 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<
                 "nothing if engines run: they raise the epoch by themselves; else make sure that this is the right database",
             ),
         });
+        if meta.epoch.is_scarce() {
+            let text = format!("{} of {} are used: less than a tenth is left", meta.epoch.as_i64(), Epoch::MAX);
+            lines.push(Line::warn(
+                "epoch",
+                text,
+                "find out who raises it: rekindle history --object epoch, and the engines' logs",
+            ));
+        }
         if meta.settled_epoch < meta.raised_epoch {
             let text = format!("epoch {} was raised and is not settled: no claims yet", meta.epoch.as_i64());
             lines.push(Line::warn(

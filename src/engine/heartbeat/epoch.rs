@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Heartbeat;
+use super::{Heartbeat, LifeError};
 use crate::engine::lane::Lane;
+use crate::engine::over;
 use crate::planted::{Bug, planted};
 use crate::protocol::ids::Epoch;
 use crate::store::{BeatAnswer, Meta};
@@ -41,6 +42,17 @@ impl Heartbeat {
         }
     }
 
+    /// What this engine remembers lies so far above the database that either is wrong, and only a person can tell
+    /// which: a number from a damaged file would use up the range for good.
+    pub(super) fn must_be_believed(&self, meta: &Meta) -> Result<(), LifeError> {
+        let remembered = self.shared.known_epoch.lock().epoch;
+        if meta.epoch.believes(remembered) {
+            return Ok(());
+        }
+        let dir = self.shared.options.state_dir.clone().unwrap_or_default();
+        Err(LifeError::EpochTooFar { remembered, database: meta.epoch, file: dir.join("epoch") })
+    }
+
     /// An engine whose name is taken remembers no less than others: it may be the only one left that has seen the
     /// tokens of a database that was lost. A raise needs no life.
     pub(super) fn raise_from_memory(&mut self) {
@@ -63,6 +75,12 @@ impl Heartbeat {
     /// Raises the epoch if the database may have lost commits, and has what is held checked after a raise.
     pub(super) fn check_epoch(&self, answer: &BeatAnswer, doubt: Option<&'static str>) {
         let meta = &answer.meta;
+        if let (Err(error), Some(incarnation)) = (self.must_be_believed(meta), self.shared.life().incarnation) {
+            // The next registration ends the engine with the same words.
+            log::error!("{error}: stopping everything");
+            over::end_life(&self.shared, incarnation, over::Why::Fenced);
+            return;
+        }
         let Some(reason) = doubt else {
             let known = self.shared.known_epoch.lock().epoch;
             if meta.epoch > known && known.as_i64() > 0 {
@@ -76,6 +94,13 @@ impl Heartbeat {
     }
 
     fn raise(&self, meta: &Meta, reason: &'static str) {
+        if self.must_be_believed(meta).is_err() {
+            return;
+        }
+        if meta.epoch.as_i64() >= Epoch::MAX {
+            log::error!("{reason}, and the last epoch is reached: nothing can be claimed from this database any more");
+            return;
+        }
         if self.shared.raising.swap(true, Ordering::AcqRel) {
             // One raise at a time; the next beat tells whether it is still needed.
             return;

@@ -15,7 +15,7 @@ use crate::protocol::sent_beats::SentBeats;
 use crate::protocol::task::OnLeaseLoss;
 use crate::protocol::time::LeaseInstant;
 use crate::random;
-use crate::store::{Fence, FormerLife, Held, Namesake, RegisterOutcome, Registration, StoreError};
+use crate::store::{Fence, FormerLife, Held, Meta, Namesake, RegisterOutcome, Registration, StoreError};
 
 /// The longest wait for results that go before the registration.
 const FLUSH_MAX: Duration = Duration::from_millis(1_500);
@@ -40,7 +40,8 @@ impl Heartbeat {
             return Ok(self.in_(Duration::from_millis(50)));
         }
         let comes_back = self.former.is_some() && self.namesake.is_none();
-        if comes_back && !self.is_answered() {
+        let meta = self.look(comes_back)?;
+        if comes_back && meta.is_none() && !planted(Bug::SlowReturn) {
             self.slow = 0;
             return Ok(self.retry_register());
         }
@@ -105,16 +106,21 @@ impl Heartbeat {
         }
     }
 
-    fn is_answered(&mut self) -> bool {
-        if planted(Bug::SlowReturn) {
-            return true;
+    /// Who comes back asks whether the database answers; who remembers an epoch, whether the two fit. A first start
+    /// that gets no answer is told why by its registration.
+    fn look(&mut self, comes_back: bool) -> Result<Option<Meta>, LifeError> {
+        let remembers = self.shared.known_epoch.lock().epoch.as_i64() > 0;
+        if planted(Bug::SlowReturn) || !(comes_back || remembers) {
+            return Ok(None);
         }
         let timeout = self.shared.options.timing.query_timeout();
         match self.lane.call("look whether the database answers", timeout, |store| store.meta()) {
-            Ok(_) => true,
+            Ok(meta) => self.must_be_believed(&meta).map(|()| Some(meta)),
             Err(error) => {
-                self.say_once(format!("could not register: {}", error.chain()));
-                false
+                if comes_back {
+                    self.say_once(format!("could not register: {}", error.chain()));
+                }
+                Ok(None)
             }
         }
     }

@@ -313,3 +313,38 @@ fn beats_of_unknown_outcome_are_no_copy() {
     rig.step();
     assert_eq!(rig.heartbeat.shared.life().phase, Phase::Over);
 }
+
+/// A flipped bit, a task that writes the state file, a number that somebody wrote into the database for a while.
+#[test]
+fn a_memory_that_is_far_above_the_database_ends_the_engine_and_raises_nothing() {
+    let far = |rig: &Rig| {
+        *rig.heartbeat.shared.known_epoch.lock() = Remembered { epoch: Epoch::new(10_002), identity: None };
+    };
+    let is_refused = |result| match result {
+        Err(LifeError::EpochTooFar { remembered, database, .. }) => (remembered.as_i64(), database.as_i64()),
+        other => panic!("{other:?}"),
+    };
+    let mut rig = Rig::new();
+    far(&rig);
+    assert_eq!(is_refused(rig.heartbeat.step()), (10_002, 1));
+    assert_eq!(rig.lives(), [], "it has written nothing");
+    // While it runs.
+    let mut rig = Rig::new();
+    rig.step();
+    rig.step();
+    far(&rig);
+    rig.step();
+    assert_eq!(rig.heartbeat.shared.life().phase, Phase::Over);
+    rig.heartbeat.shared.life.lock().phase = Phase::Clear;
+    rig.step();
+    assert_eq!(is_refused(rig.heartbeat.step()), (10_002, 1));
+    assert_eq!(rig.store.meta().unwrap().epoch, Epoch::new(1));
+    // One who waits for its name raises no more than that.
+    let mut owner = Rig::new();
+    owner.step();
+    owner.step();
+    let mut other = Rig::beside(&owner.store, &owner.clock, "there");
+    *other.heartbeat.shared.known_epoch.lock() = Remembered { epoch: Epoch::new(10_001), identity: None };
+    other.step();
+    owner.wait_epoch(10_002);
+}

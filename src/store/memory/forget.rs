@@ -18,7 +18,8 @@ impl State {
         }
         let last = self.meta.forget_at;
         let is_turn = now.since(last) >= EVERY || last.since(now) > EVERY;
-        if is_turn && self.is_recorded() && self.meta.settled_epoch >= self.meta.raised_epoch {
+        let is_scarce = self.meta.epoch.as_i64() >= Epoch::SCARCE;
+        if is_turn && !is_scarce && self.is_recorded() && self.meta.settled_epoch >= self.meta.raised_epoch {
             self.meta.forget_at = now;
             if self.idle(span, now).len() >= ENOUGH {
                 self.meta.epoch = Epoch::new(self.meta.epoch.as_i64() + 1);

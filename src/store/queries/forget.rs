@@ -5,7 +5,8 @@
 //! a claim that read the old epoch is committed or rolled back long before, and shows in the row.
 //!
 //! That raise loses nothing and doubts nothing: `raised_epoch` stays, so no observation is restarted and no
-//! claim waits. It is not made while another raise is still being settled, nor in a database that moved.
+//! claim waits. It is not made while another raise is still being settled, nor in a database that moved, nor with
+//! the last tenth of the epochs, which is for failovers.
 //!
 //! States, in `meta`: nothing to do (`forget_epoch = 0`) → once an hour one engine of the cluster has the
 //! turn and counts → enough: the epoch is raised → T later batches go → a batch that is not full: nothing to
@@ -24,6 +25,7 @@
 use std::time::Duration;
 
 use super::rows::micros;
+use crate::protocol::ids::Epoch;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::sql::Stmt;
@@ -72,7 +74,9 @@ fn raise_if_worth_it(db: &mut dyn Db, span: Duration) -> StoreResult<()> {
     let every = micros(EVERY);
     let sql = db.stmt().sql(format!(
         "UPDATE meta SET forget_at = {now} WHERE one = 1 AND forget_epoch = 0 AND settled_epoch >= raised_epoch \
-         AND identity = {identity} AND (forget_at <= {now} - {every} OR forget_at > {now} + {every})"
+         AND epoch < {} \
+         AND identity = {identity} AND (forget_at <= {now} - {every} OR forget_at > {now} + {every})",
+        Epoch::SCARCE
     ));
     if db.execute("forget resources", &sql)? == 0 {
         return Ok(());

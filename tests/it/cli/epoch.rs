@@ -67,6 +67,29 @@ fn a_raise_goes_above_what_this_hosts_engine_remembers() {
     for line in ["db epoch raise --yes --at-least 0", "db epoch raise --yes --at-least 8388608"] {
         desk.run(line).code(2);
     }
-    assert!(desk.run("db epoch raise --yes --at-least 8388607").code(2).err.contains("more than 100000 above"));
+    assert!(desk.run("db epoch raise --yes --at-least 8388607").code(2).err.contains("more than 10000 above"));
     assert_eq!(epoch(&desk), 22);
+}
+
+#[test]
+fn a_leap_of_the_epoch_wants_its_number_twice_and_leaves_a_tenth() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("state")).unwrap();
+    std::fs::write(desk.path("state/epoch"), "8000000\n").unwrap();
+    let said = desk.run("db epoch raise --yes -o name").code(0);
+    assert!(said.out == "2\n" && said.err.contains("too far above 1 to be believed: see --to"), "{said:?}");
+    assert!(desk.run("db epoch raise --yes --to 50000").code(3).err.contains("--confirm 50000"));
+    assert_eq!(desk.run("db epoch raise --confirm 50000 --to 50000 -o name").code(0).out, "50000\n");
+    assert_eq!(desk.run("db epoch raise --yes --to 50001 -o name").code(0).out, "50001\n");
+    assert!(desk.run("db epoch raise --yes --to 50001").code(2).err.contains("is not above the epoch 50001"));
+    let said = desk.run("db epoch raise --confirm 8000000 --to 8000000").code(2);
+    assert!(said.err.contains("less than a tenth of the 8388607 epochs"), "{said:?}");
+    desk.run("db epoch raise --to 60000 --at-least 60000").code(2);
+    assert_eq!(epoch(&desk), 50_001);
+    // What is left is told by everybody who looks.
+    super::trouble::sql(&desk, "UPDATE meta SET epoch = 7549741, raised_epoch = 7549741, settled_epoch = 7549741");
+    for line in ["doctor", "status"] {
+        let said = desk.run(line).out;
+        assert!(said.contains("less than a tenth is left"), "{line}: {said}");
+    }
 }

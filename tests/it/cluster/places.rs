@@ -54,13 +54,36 @@ pub fn what_is_kept_in_a_state_directory_must_be_what_it_should_be(rig: &Rig) {
     fs::write(state.join("last-beat"), "garbage\n").unwrap();
     refused(rig, &rig.engine("a"), 78, &["state-a/last-beat holds no heartbeat: remove it only if"]);
     fs::remove_file(state.join("last-beat")).unwrap();
-    // The largest that another one can follow: the engine raises the database's epoch above it, and works.
+    // A memory that no cluster can have is not believed, whoever wrote it; the range stays as it is.
+    let words = ["state-a/epoch remembers epoch 8388606, and the database is at 1", "write 1 into the file"];
     fs::write(state.join("epoch"), "8388606\n").unwrap();
+    refused(rig, &rig.engine("a"), 78, &words);
+    fs::write(state.join("epoch"), "10002\n").unwrap();
+    refused(rig, &rig.engine("a"), 78, &["remembers epoch 10002", "db epoch raise --to 10003 --confirm 10003"]);
+    assert_eq!(rig.store().meta().unwrap().epoch.as_i64(), 1);
+    // The largest that it raises the database above by itself.
+    fs::write(state.join("epoch"), "10001\n").unwrap();
     let task = rig.add("ticks 1");
     let a = rig.engine("a").start();
     rig.wait_state(task, TaskState::Done, Duration::from_secs(20));
-    assert_eq!(rig.store().meta().unwrap().epoch.as_i64(), 8_388_607);
+    assert_eq!(rig.store().meta().unwrap().epoch.as_i64(), 10_002);
+    // A task that writes the file cannot use the range up.
+    rig.wait_state(
+        rig.add("echo 8388606 > \"$PROBE\"/../state-a/epoch || echo 8388606 > \"${PROBE%/*}/state-a/epoch\""),
+        TaskState::Done,
+        SOON,
+    );
     a.stop();
+    refused_again(rig, "remembers epoch 8388606, and the database is at 10002");
+    fs::write(state.join("epoch"), "10002\n").unwrap();
+    rig.engine("a").start().stop();
+    assert_eq!(rig.store().meta().unwrap().epoch.as_i64(), 10_002);
+}
+
+fn refused_again(rig: &Rig, words: &str) {
+    let engine = rig.engine("a").launch();
+    assert_eq!(engine.wait(SOON), 78, "{}", engine.log());
+    assert!(engine.log().contains(words), "{}", engine.log());
 }
 
 pub fn a_scratch_directory_that_cannot_be_used_is_named_before_the_first_task(rig: &Rig) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rekindle::config::{Keep, RetentionConfig};
-use rekindle::protocol::ids::Token;
+use rekindle::protocol::ids::{Epoch, Token};
 use rekindle::store::Store;
 
 use crate::support::builders::*;
@@ -108,4 +108,18 @@ pub fn nothing_is_forgotten_while_an_epoch_is_being_settled(rig: &Rig) {
     assert!(store.settle_epoch(raised).unwrap());
     assert_eq!(purge(store, 5_000), 0);
     assert_eq!(store.meta().unwrap().epoch.as_i64(), raised.as_i64() + 1);
+}
+
+pub fn the_last_tenth_of_the_epochs_is_not_used_to_forget(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    use_many(rig, &a, 1_000);
+    rig.pass(DAY * 2);
+    let before = store.meta().unwrap().epoch;
+    assert!(store.raise_epoch(before, Epoch::new(Epoch::SCARCE), "a test").unwrap());
+    assert!(store.settle_epoch(Epoch::new(Epoch::SCARCE)).unwrap());
+    for _ in 0..2 {
+        assert_eq!((purge(store, 5_000), store.meta().unwrap().epoch.as_i64()), (0, Epoch::SCARCE));
+        rig.pass(HOUR * 2);
+    }
+    assert!(is_there(rig, "r0000"));
 }

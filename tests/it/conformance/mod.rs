@@ -82,7 +82,8 @@ macro_rules! store_cases {
             forgetting:
                 a_resource_that_was_forgotten_and_made_again_has_a_larger_token
                 a_few_idle_resources_are_not_worth_an_epoch
-                nothing_is_forgotten_while_an_epoch_is_being_settled;
+                nothing_is_forgotten_while_an_epoch_is_being_settled
+                the_last_tenth_of_the_epochs_is_not_used_to_forget;
             takeover:
                 tasks_of_a_live_engine_are_left_alone
                 orphans_become_ready_in_their_old_place_with_a_raised_token
