@@ -212,7 +212,7 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
     match error {
         StoreError::Unreachable { source, .. } => unreachable(cluster, url, origin, cause(source)),
         StoreError::Unknown { step, source } => {
-            let what = format!("the connection broke, and the outcome of \"{step}\" is not known");
+            let what = format!("the outcome of \"{step}\" is not known");
             let error = CliError::new(codes::UNKNOWN_OUTCOME, Exit::Unavailable, what).cause(cause(source));
             match deed {
                 Deed::Read => error.effect("nothing was changed"),

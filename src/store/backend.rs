@@ -24,6 +24,10 @@ pub trait Backend: Opener {
     fn watcher(&self, connection: Self::Connection) -> StoreResult<Box<dyn Watcher>>;
     /// Tells other processes that there is new work.
     fn wake(&self, connection: &mut Self::Connection) -> StoreResult<()>;
+    /// What is to be done now and then, with a purge.
+    fn tidy(&self, _: &mut Self::Connection) -> StoreResult<()> {
+        Ok(())
+    }
     /// Whether all writers share one lock, so that a beat has to be let through first.
     const ONE_WRITER: bool;
 }

@@ -268,7 +268,12 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {
-        self.run(|db| purge::purge(db, retention, limit))
+        let purged = self.run(|db| purge::purge(db, retention, limit))?;
+        // Of no consequence for the rows: what keeps it from being done keeps it again the next time.
+        if let Err(error) = self.raw(|db| self.backend.tidy(db)) {
+            log::debug!("could not tidy up: {}", error.chain());
+        }
+        Ok(purged)
     }
 
     fn add(&self, new: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {

@@ -4,11 +4,17 @@
 //!   that writes later fails at once), takes milliseconds, and lets a beat of the same process go first.
 //! * WAL with `synchronous = FULL`: a commit that was acknowledged survives a power cut.
 //! * Lists and tables are bound as JSON; there is no `SKIP LOCKED` and no need for it.
-//! * Its identity is the file's inode. The path is looked at before each beat and each claim: a file that
-//!   was replaced or deleted under the engine would otherwise be written to unseen.
+//! * Its identity is the file's inode and birth ([`identity`]). The path is looked at before each beat and each
+//!   claim: a file that was replaced or deleted under the engine would otherwise be written to unseen.
+//! * A COMMIT that fails with an I/O error has an unknown outcome: what a failed flush left in the log may be found
+//!   there by the next recovery (`cli::trouble`).
+//! * The log is kept small ([`wal`]).
 //! * A network file system is refused: its locks cannot be trusted.
 //! * A process that is frozen in the middle of a write stops all writers of that file until it goes on or
 //!   is killed; nothing here can help that, `doctor` says who it is.
+
+mod identity;
+mod wal;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -26,6 +32,8 @@ use diesel::{Connection, RunQueryDsl};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+use self::identity::FileId;
+pub use self::wal::{WAL_MAX, reader_words, wal_size};
 use super::api::{StoreResult, Watcher};
 use super::backend::{Backend, applied, seed};
 use super::db::Db;
@@ -82,18 +90,6 @@ impl QueryableByName<Sqlite> for Row {
         }
         Ok(Self::new(values))
     }
-}
-
-/// Identifies the file, so that a replaced one is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-fn file_id(path: &Path) -> std::io::Result<FileId> {
-    let meta = std::fs::metadata(path)?;
-    Ok(FileId { device: meta.dev(), inode: meta.ino() })
 }
 
 /// How often the file's write lock is asked for. SQLite's own busy handler waits longer and longer (up to
@@ -161,11 +157,11 @@ impl SqliteDb {
         let setup = format!(
             "PRAGMA busy_timeout = {busy}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
              PRAGMA foreign_keys = ON; PRAGMA cache_size = -{}; PRAGMA wal_autocheckpoint = 2000; \
-             PRAGMA temp_store = MEMORY; PRAGMA busy_timeout = 0",
+             PRAGMA journal_size_limit = {WAL_MAX}; PRAGMA temp_store = MEMORY; PRAGMA busy_timeout = 0",
             settings.cache_kib
         );
         connection.batch_execute(&setup).map_err(|e| classify("open", e))?;
-        let file = file_id(&path).map_err(|e| open_error(settings, &path, e.to_string()))?;
+        let file = FileId::of(&path).map_err(|e| open_error(settings, &path, e.to_string()))?;
         Ok(Self { lock_wait: settings.statement_timeout, connection, path, file, in_transaction: false, broken: false })
     }
 
@@ -247,10 +243,19 @@ fn classify(step: &'static str, error: Error) -> StoreError {
         _ if has(&["database or disk is full"]) => StoreError::Full { step, source },
         _ if has(&["disk I/O error"]) => StoreError::Unreachable { place: step.to_owned(), source },
         _ if has(&["no such table"]) => StoreError::Schema(SchemaProblem::Missing),
-        _ if has(&["file is not a database", "malformed"]) => {
-            StoreError::Refused(format!("the file is not a SQLite database, or is damaged ({text})"))
-        }
+        _ if has(&["file is not a database", "malformed"]) => StoreError::Refused(format!(
+            "the file is not a SQLite database, or is damaged ({text}); where a copy was put back, the -wal and -shm \
+                 files of the old one must not lie beside it"
+        )),
         _ => StoreError::Broken { step, source },
+    }
+}
+
+/// At the end of a transaction, also of a statement that is one by itself.
+fn may_be_written(step: &'static str, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unreachable { source, .. } => StoreError::Unknown { step, source },
+        other => other,
     }
 }
 
@@ -260,8 +265,8 @@ impl Db for SqliteDb {
     }
 
     fn identity(&mut self) -> StoreResult<String> {
-        match file_id(&self.path) {
-            Ok(now) if now == self.file => Ok(format!("'inode:{}'", now.inode)),
+        match FileId::of(&self.path) {
+            Ok(now) if now == self.file => Ok(now.expression()),
             Ok(_) => {
                 self.broken = true;
                 Err(StoreError::Unreachable {
@@ -280,11 +285,15 @@ impl Db for SqliteDb {
     }
 
     fn execute(&mut self, step: &'static str, sql: &Sql) -> StoreResult<usize> {
-        self.patiently(step, |connection| sql.clone().execute(connection))
+        let is_alone = !self.in_transaction;
+        let result = self.patiently(step, |connection| sql.clone().execute(connection));
+        result.map_err(|error| if is_alone { may_be_written(step, error) } else { error })
     }
 
     fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>> {
-        self.patiently(step, |connection| sql.clone().load::<Row>(connection))
+        let is_alone = !self.in_transaction && !sql.text.starts_with("SELECT");
+        let result = self.patiently(step, |connection| sql.clone().load::<Row>(connection));
+        result.map_err(|error| if is_alone { may_be_written(step, error) } else { error })
     }
 
     fn begin(&mut self, step: &'static str) -> StoreResult<()> {
@@ -307,7 +316,7 @@ impl Db for SqliteDb {
             Err(error) => {
                 let error = self.sort(step, error);
                 self.rollback();
-                Err(error)
+                Err(may_be_written(step, error))
             }
         }
     }
@@ -359,7 +368,9 @@ impl Backend for SqliteOpener {
             Ok(done)
         });
         db.connection.batch_execute(&wait(0)).map_err(|e| db.sort("migrate", e))?;
-        done.map_err(|MigrateError(error)| error)
+        let done = done.map_err(|MigrateError(error)| error)?;
+        record_birth(db)?;
+        Ok(done)
     }
 
     /// The lock of the file is that of the migration. Who may not even ask for it sees no migration.
@@ -379,7 +390,8 @@ impl Backend for SqliteOpener {
     }
 
     fn server_info(&self, db: &mut SqliteDb, place: String) -> StoreResult<ServerInfo> {
-        let identity = db.identity()?;
+        db.identity()?;
+        let identity = db.file.words();
         let refused = std::fs::OpenOptions::new().write(true).open(&db.path).err().map(|error| error.kind());
         let any: &mut dyn Db = db;
         let sql = any.stmt().sql("SELECT sqlite_version()");
@@ -390,7 +402,7 @@ impl Backend for SqliteOpener {
         Ok(ServerInfo {
             product: format!("SQLite {version}"),
             place,
-            identity: identity.trim_matches('\'').to_owned(),
+            identity,
             durability_problems: weak.into_iter().collect(),
             read_only: refused.is_some(),
             nobody_writes: refused == Some(std::io::ErrorKind::ReadOnlyFilesystem),
@@ -406,6 +418,20 @@ impl Backend for SqliteOpener {
     fn wake(&self, _: &mut SqliteDb) -> StoreResult<()> {
         Ok(())
     }
+
+    fn tidy(&self, db: &mut SqliteDb) -> StoreResult<()> {
+        wal::cut(db, WAL_MAX)
+    }
+}
+
+/// A database of an earlier build has recorded the inode alone: it is this file still.
+fn record_birth(db: &mut SqliteDb) -> StoreResult<()> {
+    let (weak, words) = (db.file.weak(), db.file.words());
+    let any: &mut dyn Db = db;
+    let mut s = any.stmt();
+    let (weak, words) = (s.text(weak), s.text(words));
+    let sql = s.sql(format!("UPDATE meta SET identity = {words} WHERE one = 1 AND identity = {weak}"));
+    any.execute("record the identity", &sql).map(drop)
 }
 
 struct MigrateError(StoreError);

@@ -140,3 +140,29 @@ fn a_server_that_never_answers_holds_nobody() {
         assert!(SystemClock.lease_now().since(began) < Duration::from_secs(10));
     }
 }
+
+/// What a failed write or flush left in the log may be found there by the next recovery: nobody knows yet. A limit on
+/// the size of files stands for the disk.
+#[test]
+fn a_commit_that_the_disk_fails_has_an_unknown_outcome() {
+    let desk = Desk::new();
+    desk.run("task add mail").code(0);
+    // The shared memory beside the file stays, so that only the log has to grow.
+    let open = SqliteDb::open(&Settings::new(DatabaseUrl::sqlite(desk.path("a.db")))).unwrap();
+    let mut command = desk.command("sh");
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" task add mail --payload x";
+    let said = super::said(command.args(["-c", script, env!("CARGO_BIN_EXE_rekindle")]));
+    assert!(said.err.contains("disk I/O error"), "{said:?}");
+    assert!(said.err.contains("the outcome of \"add tasks\" is not known"), "{said:?}");
+    assert_eq!(said.code, 69, "{said:?}");
+    drop(open);
+}
+
+/// The restore that is done wrong most often: the copy beside the old log.
+#[test]
+fn a_damaged_file_says_what_must_not_lie_beside_a_copy() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("a.db"), "no database at all, but as long as one\n".repeat(500)).unwrap();
+    let said = desk.run("task list").code(78);
+    assert!(said.err.contains("the -wal and -shm files of the old one must not lie beside it"), "{said:?}");
+}

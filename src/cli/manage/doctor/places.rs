@@ -83,6 +83,7 @@ pub(super) fn file_lines(config: &Config) -> Vec<Line> {
         lines.push(Line::warn("file", format!("{} is open to every user of this host", path.display()), fix));
     }
     lines.extend(path.parent().and_then(space_line));
+    lines.extend(log_line(path));
     for suffix in ["-wal", "-shm"] {
         let beside = path.with_file_name(format!("{}{suffix}", path.file_name().unwrap_or_default().to_string_lossy()));
         let stranger = std::fs::metadata(&beside).ok().filter(|other| other.uid() != data.uid());
@@ -92,6 +93,20 @@ pub(super) fn file_lines(config: &Config) -> Vec<Line> {
         }));
     }
     lines
+}
+
+/// SQLite's log grows while somebody reads from it and does not end.
+#[cfg(feature = "sqlite")]
+fn log_line(path: &Path) -> Option<Line> {
+    use crate::store::sqlite::{WAL_MAX, reader_words, wal_size};
+    let size = Some(wal_size(path)).filter(|size| *size > WAL_MAX)?;
+    let text = format!("{}-wal has {} MiB: {}", path.display(), size >> 20, reader_words(path));
+    Some(Line::warn("file", text, "end what reads; the engines cut it off within ten minutes"))
+}
+
+#[cfg(not(feature = "sqlite"))]
+const fn log_line(_: &Path) -> Option<Line> {
+    None
 }
 
 /// Less than this on the disk of a SQLite file is little: its log alone grows to 8 MiB between checkpoints.
