@@ -17,6 +17,7 @@
 //!   what this engine holds is checked against the database before anything else is claimed.
 
 mod beat;
+mod db_clock;
 mod epoch;
 mod register;
 #[cfg(test)]
@@ -34,7 +35,7 @@ use super::stop::Ending;
 use crate::protocol::engine::{Proof, Wanted};
 use crate::protocol::ids::{Epoch, Incarnation};
 use crate::protocol::sent_beats::SentBeats;
-use crate::protocol::time::LeaseInstant;
+use crate::protocol::time::{LeaseInstant, Timestamp};
 use crate::store::StoreError;
 
 /// Why the heartbeat ends the engine.
@@ -96,6 +97,8 @@ pub struct Heartbeat {
     /// Lives that this process has begun, or found as those of a dead one.
     own: Vec<Incarnation>,
     sent: SentBeats,
+    /// The database's clock as of the last accepted beat, and when that was answered.
+    db_clock: Option<(Timestamp, LeaseInstant)>,
     /// How the present life is known to be over when it is.
     proof: Proof,
 }
@@ -117,6 +120,7 @@ impl Heartbeat {
             has_registered: false,
             own: Vec::new(),
             sent: SentBeats::default(),
+            db_clock: None,
             proof: Proof::Itself,
         }
     }

@@ -111,6 +111,7 @@ pub(crate) fn snapshot() -> ClusterSnapshot {
             epoch: crate::protocol::ids::Epoch::new(1),
             schema: "7".to_owned(),
             clock_skew: Duration::from_millis(20),
+            clock_set_back: None,
             backend: "PostgreSQL 16".to_owned(),
         },
     }

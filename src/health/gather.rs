@@ -66,6 +66,7 @@ pub fn ask(store: &dyn Store, progress: &Progress) -> StoreResult<Answers> {
         epoch: Epoch::new(0),
         schema: schema_words(&schema),
         clock_skew: Duration::ZERO,
+        clock_set_back: None,
         backend: info.product.clone(),
     };
     if !db.is_schema_ok {
@@ -75,6 +76,7 @@ pub fn ask(store: &dyn Store, progress: &Progress) -> StoreResult<Answers> {
     let (sent, sent_at) = (clock.lease_now(), clock.wall_now());
     let meta = store.meta()?;
     db.epoch = meta.epoch;
+    db.clock_set_back = meta.clock_set_back();
     db.round_trip = clock.lease_now().since(sent);
     db.clock_skew = clock_skew(sent_at, meta.now, sent_at.after(db.round_trip));
     progress.at(format!("counting tasks ({connected})"));

@@ -45,6 +45,7 @@ pub fn problems(snapshot: &ClusterSnapshot, limits: &ProblemLimits) -> Vec<Probl
     }
     all.extend(latency_problem(snapshot, limits));
     all.extend(clock_problem(snapshot, limits));
+    all.extend(set_back_problem(snapshot));
     all.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     all
 }
@@ -264,6 +265,13 @@ fn clock_problem(snapshot: &ClusterSnapshot, limits: &ProblemLimits) -> Option<P
     Some(Problem::new(severity, text, "rekindle doctor"))
 }
 
+fn set_back_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
+    let text = |behind| {
+        format!("the database's clock was set back: delayed and retried tasks come up to {} late", span(behind))
+    };
+    snapshot.db.clock_set_back.map(|behind| Problem::new(Status::Warning, text(behind), "rekindle doctor"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -415,5 +423,10 @@ mod tests {
         assert_eq!(lines(&s), want);
         s.db.clock_skew = Duration::from_secs(2);
         assert_eq!(lines(&s).len(), 2);
+        s = snapshot();
+        s.db.clock_set_back = Some(Duration::from_secs(7_200));
+        let want = ["WARNING the database's clock was set back: delayed and retried tasks come up to 2h late \
+             -> rekindle doctor"];
+        assert_eq!(lines(&s), want);
     }
 }

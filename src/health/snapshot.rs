@@ -230,6 +230,8 @@ pub struct DbView {
     pub schema: String,
     /// Between this host's clock and the database's, without sign.
     pub clock_skew: Duration,
+    /// By how much its clock is behind what engines have seen of it.
+    pub clock_set_back: Option<Duration>,
     /// `PostgreSQL 16`.
     pub backend: String,
 }

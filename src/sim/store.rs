@@ -264,6 +264,9 @@ impl Store for SimStore {
         trace!("the epoch is raised from {} to {}: {reason}", from.as_i64(), at_least.as_i64());
         self.write(|s| s.raise_epoch(from, at_least, reason))
     }
+    fn note_clock(&self, seen: Timestamp) -> StoreResult<()> {
+        self.inner.note_clock(seen)
+    }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
         trace!("epoch {} is settled", epoch.as_i64());
         self.write(|s| s.settle_epoch(epoch))

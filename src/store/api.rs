@@ -46,6 +46,9 @@ pub trait Store: Send + Sync {
     /// Some engine has watched `epoch` for the largest T of live rows: claims may go on.
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool>;
 
+    /// The database's clock was set back from at least `seen`.
+    fn note_clock(&self, seen: Timestamp) -> StoreResult<()>;
+
     // ---- engines --------------------------------------------------------------------------------
 
     /// Registers a new incarnation and ends its former life in the same transaction.

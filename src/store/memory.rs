@@ -126,6 +126,10 @@ impl Store for MemoryStore {
     fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
         Ok(self.write(|s, _| s.raise_epoch(from, at_least, reason)))
     }
+    fn note_clock(&self, seen: Timestamp) -> StoreResult<()> {
+        self.edit(|s| s.meta.clock_seen_at = s.meta.clock_seen_at.max(seen));
+        Ok(())
+    }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
         Ok(self.write(|s, _| s.settle_epoch(epoch)))
     }

@@ -20,6 +20,7 @@ diesel::table! {
         forget_at -> BigInt,
         forget_epoch -> BigInt,
         lives_forgotten_at -> BigInt,
+        clock_seen_at -> BigInt,
     }
 }
 

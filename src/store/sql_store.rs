@@ -194,6 +194,9 @@ impl<B: Backend> Store for SqlStore<B> {
     fn raise_epoch(&self, from: Epoch, at_least: Epoch, reason: &str) -> StoreResult<bool> {
         self.run(|db| meta::raise_epoch(db, from, at_least, reason))
     }
+    fn note_clock(&self, seen: Timestamp) -> StoreResult<()> {
+        self.run(|db| meta::note_clock(db, seen))
+    }
     fn settle_epoch(&self, epoch: Epoch) -> StoreResult<bool> {
         self.run(|db| meta::settle_epoch(db, epoch))
     }

@@ -238,6 +238,7 @@ mod tests {
             raised_reason: None,
             identity: "here".into(),
             identity_matches: true,
+            clock_seen_at: Timestamp::from_us(0),
             now: Timestamp::from_us(0),
         }
     }

@@ -231,6 +231,12 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<
     }
     if let Some(meta) = meta {
         lines.extend(cluster_line(meta, loaded));
+        lines.extend(meta.clock_set_back().map(|behind| {
+            let text = format!("the database's clock is {} behind what engines have seen of it", fine_span(behind));
+            let fix =
+                "set the clock of its host right; rekindle task retry ID brings a task forward that waits for a time";
+            Line::warn("clock", text, fix)
+        }));
         lines.push(match meta.identity_matches {
             true => Line::ok("identity", info.identity.clone()),
             false => Line::warn(

@@ -48,6 +48,7 @@ impl Heartbeat {
                     return Step::Next(sent_at);
                 }
                 self.accepted(incarnation, sent_at, &answer);
+                self.watch_db_clock(sent_at, &answer.meta);
                 Step::Next(sent_at.after(timing.jittered_interval(fastrand::f64())))
             }
             // Its own goodbye was faster than this beat.

@@ -348,3 +348,30 @@ fn a_memory_that_is_far_above_the_database_ends_the_engine_and_raises_nothing() 
     other.step();
     owner.wait_epoch(10_002);
 }
+
+/// Delayed and retried tasks came two hours late, and nobody knew why.
+#[test]
+fn a_database_whose_clock_was_set_back_is_written_down() {
+    let clock = ManualClock::new();
+    let db_clock = ManualClock::new();
+    let store = MemoryStore::new(Arc::new(db_clock.clone()));
+    let mut rig = Rig::beside(&store, &clock, "here");
+    rig.step();
+    rig.step();
+    db_clock.step_wall_us(-59_000_000);
+    rig.step();
+    assert_eq!(store.meta().unwrap().clock_set_back(), None, "it was set right");
+    db_clock.step_wall_us(-7_200_000_000);
+    rig.step();
+    for _ in 0..1_000 {
+        if store.meta().unwrap().clock_set_back().is_some() {
+            break;
+        }
+        SystemClock.pause(Duration::from_millis(10));
+    }
+    let behind = store.meta().unwrap().clock_set_back().unwrap();
+    assert_eq!(behind, Duration::from_secs(7_200));
+    // It ends by itself when the time has come again.
+    db_clock.step_wall_us(7_200_000_000);
+    assert_eq!(store.meta().unwrap().clock_set_back(), None);
+}

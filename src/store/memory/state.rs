@@ -68,6 +68,8 @@ pub struct MetaEntry {
     pub forget_epoch: Option<Epoch>,
     /// The latest end of all lives that were forgotten.
     pub lives_forgotten_at: Timestamp,
+    /// The latest time that was seen before the clock was set back.
+    pub clock_seen_at: Timestamp,
 }
 
 /// There is one such database in a process.
@@ -213,6 +215,7 @@ impl Default for State {
             forget_at: Timestamp::from_us(0),
             forget_epoch: None,
             lives_forgotten_at: Timestamp::from_us(0),
+            clock_seen_at: Timestamp::from_us(0),
         };
         Self {
             meta,
@@ -257,6 +260,7 @@ impl State {
             raised_reason: self.meta.raised_reason.clone(),
             identity: self.meta.identity.clone(),
             identity_matches: self.is_recorded(),
+            clock_seen_at: self.meta.clock_seen_at,
             now,
         }
     }

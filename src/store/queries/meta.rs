@@ -2,6 +2,7 @@
 
 use super::rows::{meta_columns, read_meta};
 use crate::protocol::ids::Epoch;
+use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::StoreError;
@@ -31,6 +32,14 @@ pub fn raise_epoch(db: &mut dyn Db, from: Epoch, at_least: Epoch, reason: &str) 
          WHERE one = 1 AND epoch = {from}"
     ));
     Ok(db.execute("raise the epoch", &sql)? == 1)
+}
+
+/// See `Store::note_clock`.
+pub fn note_clock(db: &mut dyn Db, seen: Timestamp) -> StoreResult<()> {
+    let mut s = db.stmt();
+    let seen = s.int(seen.as_us());
+    let sql = s.sql(format!("UPDATE meta SET clock_seen_at = {seen} WHERE one = 1 AND clock_seen_at < {seen}"));
+    db.execute("note the clock", &sql).map(drop)
 }
 
 /// See `Store::settle_epoch`.

@@ -14,7 +14,7 @@ use crate::store::types::{Held, Meta};
 pub fn meta_columns(identity: &str, now: &str) -> String {
     format!(
         "m.cluster_id, m.cluster, m.epoch, m.raised_epoch, m.settled_epoch, m.raised_reason, m.identity, \
-         CASE WHEN m.identity = {identity} THEN 1 ELSE 0 END, {now}"
+         CASE WHEN m.identity = {identity} THEN 1 ELSE 0 END, m.clock_seen_at, {now}"
     )
 }
 
@@ -29,6 +29,7 @@ pub fn read_meta(row: &mut Row) -> Meta {
         raised_reason: row.opt_text(),
         identity: row.text(),
         identity_matches: row.flag(),
+        clock_seen_at: Timestamp::from_us(row.int()),
         now: Timestamp::from_us(row.int()),
     }
 }

@@ -1,5 +1,7 @@
 //! What a database is: how far its schema is, its one row of `meta`, its server.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::protocol::ids::Epoch;
@@ -48,8 +50,21 @@ pub struct Meta {
     pub identity: String,
     /// Whether the database's identity is the recorded one.
     pub identity_matches: bool,
+    /// The latest time of the database that an engine had seen when it found the clock set back.
+    pub clock_seen_at: Timestamp,
     /// The database's clock.
     pub now: Timestamp,
+}
+
+/// A clock that is set back by less is set right.
+const SET_BACK_MIN: Duration = Duration::from_secs(60);
+
+impl Meta {
+    /// By how much the database's clock is behind what engines have seen: tasks that wait for a time that was reckoned
+    /// before come so much later. `None`: it is not, or not by much.
+    pub fn clock_set_back(&self) -> Option<Duration> {
+        Some(self.clock_seen_at.since(self.now)).filter(|span| *span > SET_BACK_MIN)
+    }
 }
 
 /// What the server is, for people.

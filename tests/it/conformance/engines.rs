@@ -282,3 +282,16 @@ pub fn a_former_life_that_a_copy_may_still_run_is_fenced_and_left_alone(rig: &Ri
     assert!(matches!(copy.register(store), RegisterOutcome::NameTaken(by) if by.incarnation == next.incarnation));
     assert!(ended()[0].acknowledged);
 }
+
+pub fn a_clock_that_was_set_back_is_noted_once_and_arrives_with_the_beat(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    assert_eq!(a.accepted(store).meta.clock_set_back(), None);
+    let seen = store.meta().unwrap().now.after(secs(7_200));
+    store.note_clock(seen).unwrap();
+    store.note_clock(seen.before(secs(600))).unwrap();
+    let meta = a.accepted(store).meta;
+    assert_eq!(meta.clock_seen_at, seen);
+    assert!(meta.clock_set_back().unwrap() > secs(7_000));
+    store.note_clock(seen.after(secs(1))).unwrap();
+    assert_eq!(store.meta().unwrap().clock_seen_at, seen.after(secs(1)));
+}

@@ -63,6 +63,7 @@ macro_rules! store_cases {
                 a_database_that_moved_is_seen_with_the_next_beat_and_recorded_by_a_raise
                 engines_read_what_was_registered
                 a_registration_says_whether_remembered_beats_are_lost
+                a_clock_that_was_set_back_is_noted_once_and_arrives_with_the_beat
                 a_former_life_that_a_copy_may_still_run_is_fenced_and_left_alone
                 a_life_that_lost_beats_hands_nothing_back_before_the_epoch_is_raised
                 live_and_owning_engines_are_not_forgotten;

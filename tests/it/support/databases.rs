@@ -275,7 +275,7 @@ const TIMES: [(&str, &str); 10] = [
     ("attempt", "started_at ended_at"),
     ("history", "made_at until_at"),
     ("hour", "starts_at"),
-    ("meta", "orphan_scan_at forget_at lives_forgotten_at"),
+    ("meta", "orphan_scan_at forget_at lives_forgotten_at clock_seen_at"),
     ("resource", "used_at"),
 ];
 
