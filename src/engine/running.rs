@@ -138,6 +138,12 @@ impl Running {
         turns::changed();
     }
 
+    /// The tasks that are claimed, or whose end is still to be written.
+    pub fn tasks(&self) -> Vec<TaskId> {
+        let table = self.table.lock();
+        table.entries.keys().copied().chain(table.unreported.keys().map(|held| held.task)).collect()
+    }
+
     /// A snapshot of what is claimed.
     pub fn entries(&self) -> Vec<Entry> {
         self.table.lock().entries.values().cloned().collect()

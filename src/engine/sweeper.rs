@@ -6,7 +6,7 @@
 
 mod owned;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -47,6 +47,7 @@ pub struct Sweeper {
     more_due: bool,
     /// Lines of the log that were dropped, as the state directory tells.
     dropped: u64,
+    unreadable: BTreeSet<i64>,
 }
 
 impl Sweeper {
@@ -67,6 +68,7 @@ impl Sweeper {
             failed: false,
             more_due: false,
             dropped: 0,
+            unreadable: BTreeSet::new(),
         }
     }
 
@@ -158,6 +160,7 @@ impl Sweeper {
         let view = self.call("sweep", move |store| store.sweep(kind))?;
         let now = self.shared.clock.lease_now();
         self.failed = false;
+        self.name_unreadable(&view);
         let done = self.note_epoch(&view, now);
         self.chore("settle the epoch", done);
         self.observe(&view, kind, now);
@@ -194,6 +197,15 @@ impl Sweeper {
         wait.max(Duration::from_millis(20))
     }
 
+    /// Each is said once, not with each pass.
+    fn name_unreadable(&mut self, view: &SweepView) {
+        let now: BTreeSet<i64> = view.unreadable.iter().map(|(id, _)| *id).collect();
+        for (id, why) in view.unreadable.iter().filter(|(id, _)| !self.unreadable.contains(id)) {
+            log::error!("the row of engine {id} was not written by an engine: {why}; rekindle doctor says what to do");
+        }
+        self.unreadable = now;
+    }
+
     fn observe(&mut self, view: &SweepView, kind: SweepKind, now: LeaseInstant) {
         while let Ok(sent_at) = self.shared.own_beats.1.try_recv() {
             self.observer.own_beat(sent_at);
@@ -215,7 +227,16 @@ impl Sweeper {
         for DueFence { incarnation, beat, stood_for } in due {
             let by = self.shared.options.name.to_string();
             let fence = Fence { incarnation, beat: Some(beat), proof: Proof::Expiry, by };
-            let outcome = self.call("fence", move |store| store.fence(&fence))?;
+            let outcome = match self.call("fence", move |store| store.fence(&fence)) {
+                Ok(outcome) => outcome,
+                // One that cannot be fenced does not keep the others alive.
+                Err(error @ StoreError::Broken { .. }) => {
+                    self.complain("fence", &error);
+                    self.observer.fence_sent(incarnation);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             self.observer.fence_sent(incarnation);
             if outcome == FenceOutcome::Won {
                 log::warn!("engine {incarnation} is fenced: no beat for {:.1}s", stood_for.as_secs_f64());
@@ -293,7 +314,8 @@ impl Sweeper {
         };
         for owner in owners {
             log::warn!("found tasks of engine {owner}, whose row is closed: a claim of it committed late");
-            self.take_over(owner)?;
+            let done = self.take_over(owner).map(|_| ());
+            self.chore("take over", done);
         }
         // The one whose turn it is looks for free lines too: it reads every idle resource.
         self.make_ready(|store| store.free_lines(DUE_BATCH)).map(|_| ())

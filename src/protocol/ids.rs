@@ -112,6 +112,9 @@ impl Token {
     /// No claim yet.
     pub const ZERO: Self = Self(0);
 
+    /// The largest that is ever given out: one more must still be a number.
+    pub const MAX: Self = Self(i64::MAX - 1);
+
     /// From the database.
     pub const fn new(raw: i64) -> Self {
         Self(raw)

@@ -146,6 +146,19 @@ impl Timing {
         Self::new(profile.spans()).expect("a test checks every profile")
     }
 
+    /// The longest T that is allowed: nobody has to be given longer.
+    pub fn longest() -> Self {
+        let spans = Spans {
+            heartbeat_ms: 10_000,
+            query_ms: 5_000,
+            lease_ms: 3_000_000,
+            kill_ms: 500_000,
+            takeover_ms: 3_600_000,
+            sweep_ms: 5_000,
+        };
+        Self::new(spans).expect("a test checks it")
+    }
+
     /// The raw spans, for the row and for messages.
     pub const fn spans(&self) -> Spans {
         Spans {

@@ -96,6 +96,15 @@ pub trait Store: Send + Sync {
     fn read_finish(&self, held: &Held) -> StoreResult<FinishState>;
     /// What an incarnation owns in the database.
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>>;
+    /// Frees resources that this incarnation owns for tasks that do not run for it in the database (somebody deleted
+    /// them by hand), but those of the tasks to keep: something of them may still run here. Returns how many.
+    fn free_strays(&self, _: Incarnation, _keep: &[TaskId]) -> StoreResult<usize> {
+        Ok(0)
+    }
+    /// Rows that other programs wrote and that engines leave alone, with what removes them: for people.
+    fn bad_rows(&self) -> StoreResult<Vec<BadRow>> {
+        Ok(Vec::new())
+    }
 
     /// Deletes ended rows that are older than they are kept, at most `limit` of each kind. Returns how many.
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize>;

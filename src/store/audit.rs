@@ -26,7 +26,8 @@
 //! * The hour is the database's at the flush, so its edge is blurred by up to a minute.
 //!
 //! The wait of a claim is known where a task was ready from the moment it was added: one that was delayed,
-//! stood in a line or is claimed again waited for something else than an engine.
+//! stood in a line or is claimed again waited for something else than an engine. So did one that seems to have
+//! waited for more than a week ([`WAIT_MAX`]).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -257,6 +258,10 @@ pub struct Counts {
     pub wait_max_us: u64,
 }
 
+/// A longer wait is taken for the row of another program, with a wrong time in it, and is not counted: one such row
+/// would be the mean of its hour. A backlog that is older shows as the oldest ready task.
+pub const WAIT_MAX: Duration = Duration::from_secs(7 * 86_400);
+
 fn us(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
@@ -265,7 +270,7 @@ impl Counts {
     /// A claim; with its wait where that is known.
     pub fn claimed(&mut self, wait: Option<Duration>) {
         self.claimed += 1;
-        if let Some(wait) = wait.map(us) {
+        if let Some(wait) = wait.filter(|wait| *wait <= WAIT_MAX).map(us) {
             self.waited += 1;
             self.wait_us = self.wait_us.saturating_add(wait);
             self.wait_max_us = self.wait_max_us.max(wait);
@@ -298,13 +303,14 @@ impl Counts {
 
     /// Both together.
     pub fn add(&mut self, other: &Self) {
-        self.claimed += other.claimed;
-        self.results.iter_mut().zip(other.results).for_each(|(mine, more)| *mine += more);
-        self.failed_for_good += other.failed_for_good;
-        self.quarantined += other.quarantined;
+        let add = |mine: &mut u64, more: u64| *mine = mine.saturating_add(more);
+        add(&mut self.claimed, other.claimed);
+        self.results.iter_mut().zip(other.results).for_each(|(mine, more)| add(mine, more));
+        add(&mut self.failed_for_good, other.failed_for_good);
+        add(&mut self.quarantined, other.quarantined);
         self.run_us = self.run_us.saturating_add(other.run_us);
         self.run_max_us = self.run_max_us.max(other.run_max_us);
-        self.waited += other.waited;
+        add(&mut self.waited, other.waited);
         self.wait_us = self.wait_us.saturating_add(other.wait_us);
         self.wait_max_us = self.wait_max_us.max(other.wait_max_us);
     }

@@ -21,10 +21,14 @@ pub struct Dialect {
     pub moment: &'static str,
     /// Larger of two values.
     pub greatest: &'static str,
+    /// Smaller of two values.
+    pub least: &'static str,
     /// Locks the rows of a `SELECT`, passing over those that others hold.
     pub skip_locked: &'static str,
     /// Locks the rows of a `SELECT`, waiting for those that others hold.
     pub for_update: &'static str,
+    /// Whether the column `kind` holds what no kind can be called.
+    pub bad_kind: &'static str,
     /// How lists are written.
     pub lists: Lists,
     /// Whether `WITH x AS (DELETE … RETURNING …) INSERT …` exists.
@@ -82,6 +86,8 @@ mod tests {
         now: "now",
         moment: "now",
         greatest: "max",
+        least: "min",
+        bad_kind: "0",
         skip_locked: "",
         for_update: "",
         lists: Lists::Json,

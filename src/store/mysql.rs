@@ -70,6 +70,8 @@ static DIALECT: Dialect = Dialect {
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     moment: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     greatest: "GREATEST",
+    least: "LEAST",
+    bad_kind: "(kind REGEXP '[^A-Za-z0-9._+@-]' OR char_length(kind) NOT BETWEEN 1 AND 128)",
     skip_locked: "FOR UPDATE SKIP LOCKED",
     for_update: "FOR UPDATE",
     lists: Lists::Words,

@@ -35,6 +35,8 @@ static DIALECT: Dialect = Dialect {
     now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
     moment: "(SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
     greatest: "GREATEST",
+    least: "LEAST",
+    bad_kind: "(kind COLLATE \"C\" ~ '[^A-Za-z0-9._+@-]' OR length(kind) NOT BETWEEN 1 AND 128)",
     skip_locked: "FOR UPDATE SKIP LOCKED",
     for_update: "FOR UPDATE",
     lists: Lists::Arrays,

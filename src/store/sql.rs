@@ -343,6 +343,8 @@ mod tests {
         now: "now",
         moment: "now",
         greatest: "max",
+        least: "min",
+        bad_kind: "0",
         skip_locked: "",
         for_update: "",
         lists: Lists::Json,

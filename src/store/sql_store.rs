@@ -16,8 +16,8 @@ use super::migrate;
 use super::pool::{Manager, Settings, build, pool_error};
 use super::queries::history::with_history;
 use super::queries::{
-    beat, bulk, claim, engine_rows, engines, finish, history, hours, meta, people, purge, register, resources, rights,
-    status, sweep, takeover, tasks,
+    beat, bulk, claim, engine_rows, engines, finish, history, hours, mend, meta, people, purge, register, resources,
+    rights, status, stray, sweep, takeover, tasks,
 };
 use super::types::*;
 use crate::config::RetentionConfig;
@@ -109,6 +109,7 @@ impl<B: Backend> SqlStore<B> {
         let began = SystemClock.lease_now();
         let again =
             |round| round < BUSY_TRIES || round < DEADLOCKS.0 && SystemClock.lease_now().since(began) < DEADLOCKS.1;
+        let mut is_mended = false;
         for round in 1.. {
             self.let_beat_through();
             let mut connection = self.connection()?;
@@ -117,6 +118,15 @@ impl<B: Backend> SqlStore<B> {
                     log::debug!("{step} met a busy lock ({source}), try {round}");
                     drop(connection);
                     SystemClock.pause(Duration::from_millis(fastrand::u64(2..=20) * u64::from(round.min(BUSY_TRIES))));
+                }
+                // A row that another program wrote with the rules of the schema switched off: not a reason to stop.
+                Err(StoreError::Broken { step, source }) if !is_mended && mend::is_rule(&source) => {
+                    let count = mend::mend(&mut *connection)?;
+                    if count == 0 {
+                        return Err(StoreError::Broken { step, source });
+                    }
+                    log::warn!("{step} met a row that breaks a rule of the schema ({source}): mended {count} rows");
+                    is_mended = true;
                 }
                 other => return other,
             }
@@ -268,6 +278,13 @@ impl<B: Backend> Store for SqlStore<B> {
     }
     fn owned(&self, incarnation: Incarnation) -> StoreResult<Vec<Held>> {
         self.run(|db| claim::owned(db, incarnation))
+    }
+
+    fn free_strays(&self, owner: Incarnation, keep: &[TaskId]) -> StoreResult<usize> {
+        self.run(|db| stray::free_of(db, owner, keep))
+    }
+    fn bad_rows(&self) -> StoreResult<Vec<BadRow>> {
+        self.run(|db| stray::bad_rows(db))
     }
 
     fn purge(&self, retention: &RetentionConfig, limit: usize) -> StoreResult<usize> {

@@ -48,6 +48,8 @@ static DIALECT: Dialect = Dialect {
     now: "CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)",
     moment: "CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)",
     greatest: "max",
+    least: "min",
+    bad_kind: "(typeof(kind) <> 'text' OR kind GLOB '*[^A-Za-z0-9._+@-]*' OR length(kind) NOT BETWEEN 1 AND 128)",
     skip_locked: "",
     for_update: "",
     lists: Lists::Json,

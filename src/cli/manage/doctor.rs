@@ -19,7 +19,7 @@ use crate::guard::{Means, available_means};
 use crate::health::gather::{Answers, Progress, ask};
 use crate::health::words::fine_span;
 use crate::protocol::ids::Epoch;
-use crate::store::{GRANT, Meta, StoreError, StoreResult};
+use crate::store::{BadRow, GRANT, Meta, StoreError, StoreResult};
 
 use places::{dir_lines, file_lines};
 use tasks::task_lines;
@@ -169,12 +169,14 @@ fn database_lines(flags: &GlobalFlags, loaded: &Loaded) -> Vec<Line> {
             true => Some(store.check_rights()),
             false => None,
         };
-        Ok((answers, meta, rights))
+        let bad = if meta.is_some() { store.bad_rows()? } else { Vec::new() };
+        Ok((answers, meta, rights, bad))
     });
     match asked {
-        Ok((answers, meta, rights)) => {
+        Ok((answers, meta, rights, bad)) => {
             let mut lines = answer_lines(&answers, meta.as_ref(), loaded);
             lines.extend(rights.map(rights_line));
+            lines.extend(row_lines(&bad, meta.is_some()));
             lines
         }
         Err(error) => from_error(error),
@@ -192,6 +194,14 @@ fn rights_line(rights: StoreResult<()>) -> Line {
             Line::warn("rights", format!("could not be checked: {}", error.chain()), "run it again: rekindle doctor")
         }
     }
+}
+
+/// Rows that another program wrote: engines leave them alone, so a person has to.
+fn row_lines(bad: &[BadRow], is_asked: bool) -> Vec<Line> {
+    if bad.is_empty() && is_asked {
+        return vec![Line::ok("rows", "none that engines would have to leave alone")];
+    }
+    bad.iter().map(|bad| Line::warn("rows", format!("{}: {}", bad.row, bad.why), bad.fix.as_str())).collect()
 }
 
 /// Engines of another cluster are refused by the database.

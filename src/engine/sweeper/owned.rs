@@ -35,6 +35,17 @@ impl Sweeper {
             log::warn!("handing back {} claims that this engine does not know (their answer was lost)", unknown.len());
             self.hand_back(incarnation, &unknown)?;
         }
+        self.free_strays(incarnation)
+    }
+
+    /// Resources of tasks that somebody deleted: only this engine knows when nothing of such a task runs any more.
+    fn free_strays(&mut self, incarnation: Incarnation) -> StoreResult<()> {
+        let keep = self.shared.running.tasks();
+        let freed = self.call("free stray resources", move |store| store.free_strays(incarnation, &keep))?;
+        if freed > 0 {
+            log::warn!("freed {freed} resources of tasks that are gone: somebody deleted the rows of running tasks");
+            self.shared.wake_dispatcher();
+        }
         Ok(())
     }
 

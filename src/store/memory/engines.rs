@@ -124,6 +124,7 @@ impl State {
             live_count: live().count(),
             peers: live().map(peer).filter(|peer| kind == SweepKind::Full || !peer.is_recent).collect(),
             ended: ended.map(EngineEntry::ended_peer).collect(),
+            unreadable: Vec::new(),
             next_due: waiting.filter_map(|task| task.due_at).min(),
             orphan_scan_at: self.meta.orphan_scan_at,
             takeover_max: live().map(|e| e.said.timing.takeover_after()).max().unwrap_or_default(),

@@ -13,7 +13,7 @@ use super::ends::{ARCHIVED, is_recorded, moved_away, of_task};
 use super::history;
 use super::lines::wake_heads;
 use super::people::SEEN;
-use super::rows::{Names, is_in, resources_of};
+use super::rows::{NEXT_VERSION, Names, is_in, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::ids::{ResourceName, TaskId};
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
@@ -132,7 +132,7 @@ fn retry(db: &mut dyn Db, states: &BTreeMap<TaskId, TaskState>) -> StoreResult<B
     run(db, "retry tasks", &ids, |list| {
         format!(
             "UPDATE task SET state = 0, due_at = NULL, failures = 0, lost = 0, handed_back = 0, not_on = NULL, \
-             was_elsewhere = 0, wish = 0, reason = {reason}, version = version + 1 WHERE id {list}"
+             was_elsewhere = 0, wish = 0, reason = {reason}, version = {NEXT_VERSION} WHERE id {list}"
         )
     })?;
     run(db, "retry tasks", &ids, |list| format!("UPDATE task_resource SET in_line = 1 WHERE task {list}"))?;

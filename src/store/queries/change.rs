@@ -23,8 +23,12 @@ pub struct Change<'a> {
     pub which: String,
     /// Conditions that lie elsewhere.
     pub guard: String,
-    /// `ORDER BY … LIMIT …` of what is picked, or nothing.
+    /// `ORDER BY …` of what is picked, or nothing.
     pub order: String,
+    /// `LIMIT …` of what is picked, or nothing.
+    pub limit: String,
+    /// A column, and how many bytes of it are picked at most, though at least one row.
+    pub bytes: Option<(&'a str, i64)>,
     /// How rows are locked that others hold: `skip_locked` or `for_update` of the dialect.
     pub lock: &'static str,
     /// What comes back.
@@ -47,9 +51,22 @@ impl Change<'_> {
         }
     }
 
-    fn pick(&self) -> String {
-        let Self { table, key, which, guard, order, lock, .. } = self;
-        format!("SELECT {key} FROM {table} WHERE {which} AND {guard} {order} {lock}")
+    fn pick(&self, key: &str, limit: &str) -> String {
+        let Self { table, which, guard, order, lock, .. } = self;
+        format!("SELECT {key} FROM {table} WHERE {which} AND {guard} {order} {limit} {lock}")
+    }
+
+    /// How many rows fit into the bytes. They are added up in the order of picking, without locks: what others
+    /// hold is passed over by the pick, so it may take others, not more.
+    fn limit_of_bytes(&self) -> String {
+        let (Self { table, which, guard, order, limit, .. }, Some((column, bytes))) = (self, self.bytes) else {
+            return self.limit.clone();
+        };
+        format!(
+            "LIMIT (SELECT COALESCE(max(y.place), 1) FROM (SELECT x.place, sum(x.bytes) OVER (ORDER BY x.place) AS bytes \
+             FROM (SELECT row_number() OVER ({order}) AS place, length({column}) AS bytes FROM {table} \
+             WHERE {which} AND {guard} {order} {limit}) x) y WHERE y.bytes <= {bytes})"
+        )
     }
 }
 
@@ -61,14 +78,14 @@ pub fn change(db: &mut dyn Db, s: &Stmt, c: &Change<'_>) -> StoreResult<Vec<Row>
     }
     let which = match c.order.is_empty() {
         true => format!("{} AND {}", c.which, c.guard),
-        false => format!("{} {}", c.key, s.one_of(&c.pick())),
+        false => format!("{} {}", c.key, s.one_of(&c.pick(c.key, &c.limit_of_bytes()))),
     };
     let sql = s.clone().sql(format!("{} WHERE {which} RETURNING {}", c.verb(), c.columns));
     db.query(c.step, &sql)
 }
 
 fn change_in_three(db: &mut dyn Db, s: &Stmt, c: &Change<'_>) -> StoreResult<Vec<Row>> {
-    let picked: Vec<i64> = db.query(c.step, &s.clone().sql(c.pick()))?.into_iter().map(|mut row| row.int()).collect();
+    let picked = pick_in_bytes(db, s, c)?;
     if picked.is_empty() {
         return Ok(Vec::new());
     }
@@ -90,6 +107,25 @@ fn change_in_three(db: &mut dyn Db, s: &Stmt, c: &Change<'_>) -> StoreResult<Vec
         c.step,
         &binds.sql(format!("SELECT {} FROM {} {} WHERE {list}", c.columns, c.table, db.dialect().by("PRIMARY"))),
     )
+}
+
+/// A LIMIT is a number there, so rows are picked, locked and given up again at the end of the transaction.
+fn pick_in_bytes(db: &mut dyn Db, s: &Stmt, c: &Change<'_>) -> StoreResult<Vec<i64>> {
+    let (key, most) = match c.bytes {
+        Some((column, most)) => (format!("{}, length({column})", c.key), most),
+        None => (c.key.to_owned(), i64::MAX),
+    };
+    let mut bytes = 0_i64;
+    let mut picked = Vec::new();
+    for mut row in db.query(c.step, &s.clone().sql(c.pick(&key, &c.limit)))? {
+        let id = row.int();
+        bytes = bytes.saturating_add(row.int());
+        if bytes > most && !picked.is_empty() {
+            break;
+        }
+        picked.push(id);
+    }
+    Ok(picked)
 }
 
 /// The same for the one row that `row` names, which this transaction holds already.

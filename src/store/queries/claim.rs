@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::change::{Change, change as run_change, in_one};
 use super::claim_keyed::keyed_rounds;
-use super::rows::held;
+use super::rows::{NEXT_ATTEMPT, NEXT_VERSION, held, next_token};
 use crate::protocol::ids::{Incarnation, KindName, TaskId, Token};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::Reason;
@@ -19,6 +19,13 @@ use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::sql::{Row, Stmt};
 use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
+
+/// Payloads that one claim brings at most, in bytes, though at least one task: an engine that claims a thousand
+/// tasks ahead must not need the memory for a thousand large ones.
+pub(super) const BYTES_MAX: i64 = 32 << 20;
+
+/// So many payloads are never more than that, so nothing is added up.
+const BYTES_FROM: usize = 32;
 
 /// See `Store::probe`.
 pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec<KindWork>> {
@@ -39,8 +46,8 @@ pub fn probe(db: &mut dyn Db, kinds: &[KindName], host: &str) -> StoreResult<Vec
                  THEN 1 ELSE 0 END"
             )
         };
-        let shared = |keyed: u8| some(format!("t.keyed = {keyed} AND t.lost < {ALONE_FROM}"));
-        let alone = some(format!("t.lost >= {ALONE_FROM}"));
+        let shared = |keyed: u8| some(format!("t.keyed = {keyed} AND t.lost < {ALONE_FROM} AND t.{CAN_GROW}"));
+        let alone = some(format!("t.lost >= {ALONE_FROM} AND t.{CAN_GROW}"));
         parts.push(format!("SELECT {n} AS n, {}, {}, {alone}", shared(0), shared(1)));
     }
     let sql = s.sql(parts.join(" UNION ALL "));
@@ -69,7 +76,10 @@ pub fn claim(db: &mut dyn Db, c: &Claim) -> StoreResult<Vec<Claimed>> {
 /// The last column is the wait, where the task was ready from the moment it was added: whatever delays a
 /// task (a due time, a line, an earlier claim) writes its row and raises `version`.
 pub(super) const CLAIMED: &str = "id, token, attempt, failures, lost, handed_back, reason, was_elsewhere, payload, \
-     CASE WHEN attempt = 1 AND version = 1 AND reason = 0 THEN claimed_at - created_at END";
+     CASE WHEN attempt = 1 AND version = 1 AND reason = 0 AND created_at > 0 THEN claimed_at - created_at END";
+
+/// What has the largest token can be given no other: it is left where it is, for a person (`stray.rs`).
+pub(super) const CAN_GROW: &str = "token < 9223372036854775806";
 
 pub(super) fn read_claimed(mut row: Row, c: &Claim) -> Claimed {
     Claimed {
@@ -98,9 +108,10 @@ pub(super) fn may_claim(s: &mut Stmt, identity: &str, incarnation: Incarnation) 
 
 fn claim_plain(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<Vec<Claimed>> {
     let identity = db.identity()?;
-    let (now, greatest, skip) = (db.dialect().now, db.dialect().greatest, db.dialect().skip_locked);
+    let (now, skip, token) = (db.dialect().now, db.dialect().skip_locked, next_token(db.dialect(), "token"));
     let mut s = db.stmt();
     let (kind, host) = (s.text(c.kind.as_str()), s.text(&c.host));
+    let most = limit;
     let limit = s.int(i64::try_from(limit).unwrap_or(i64::MAX));
     let may = may_claim(&mut s, &identity, c.incarnation);
     let (owner, nonce, policy) = (s.int(c.incarnation.as_i64()), s.int(c.nonce.as_i64()), s.int(c.policy.code()));
@@ -109,16 +120,18 @@ fn claim_plain(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
         table: "task",
         key: "id",
         set: Some(format!(
-            "state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = attempt + 1, \
-             version = version + 1, claimed_at = {now}, ended_at = NULL, \
-             token = {greatest}(token, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1"
+            "state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = {NEXT_ATTEMPT}, \
+             version = {NEXT_VERSION}, claimed_at = {now}, ended_at = NULL, \
+             token = {token}"
         )),
         which: format!(
             "state = 0 AND keyed = 0 AND kind = {kind} AND lost {lost} {ALONE_FROM} \
-             AND (not_on IS NULL OR not_on <> {host})"
+             AND (not_on IS NULL OR not_on <> {host}) AND {CAN_GROW}"
         ),
         guard: may,
-        order: format!("ORDER BY priority DESC, id LIMIT {limit}"),
+        order: "ORDER BY priority DESC, id".into(),
+        limit: format!("LIMIT {limit}"),
+        bytes: (most > BYTES_FROM).then_some(("payload", BYTES_MAX)),
         lock: skip,
         columns: CLAIMED,
     };

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, change};
-use super::claim::{CLAIMED, may_claim, read_claimed};
-use super::rows::{corrupt, is_in, resources_of};
+use super::claim::{BYTES_MAX, CAN_GROW, CLAIMED, may_claim, read_claimed};
+use super::rows::{NEXT_ATTEMPT, NEXT_VERSION, corrupt, is_in, next_token, resources_of};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
@@ -57,15 +57,22 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
     let whole = |id: &&TaskId| wants.get(*id).is_some_and(|names| names.iter().all(|n| locked.contains_key(n)));
     let ready = lock_ready(db, candidates.iter().filter(whole))?;
     let (mut take, mut blocked, mut round) = (Vec::new(), Vec::new(), Round::default());
-    for id in candidates.iter().filter(|id| ready.contains(id)) {
+    let mut bytes = 0_i64;
+    for id in candidates.iter() {
+        let Some(length) = ready.get(id) else { continue };
         let names = wants.get(id).map_or(&[][..], Vec::as_slice);
         // A full hand still looks at the rest of the candidates: those that stand behind others leave
         // the polled path now, so that a long line costs each task one look, not one look a claim.
-        if take.len() >= limit && !is_behind(*id, names, &locked) {
+        let is_full = take.len() >= limit || !take.is_empty() && bytes + length > BYTES_MAX;
+        if is_full && !is_behind(*id, names, &locked) {
             continue;
         }
         match round.place(*id, names, &locked) {
-            Place::Take { stored } => take.push((*id, stored)),
+            Place::Take { stored } if stored >= Token::MAX => {}
+            Place::Take { stored } => {
+                take.push((*id, stored));
+                bytes += length;
+            }
             Place::Behind(resource) => blocked.push((*id, resource)),
             Place::Unknown => {}
         }
@@ -92,7 +99,7 @@ fn keyed_candidates(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> Sto
     let may = may_claim(&mut s, &identity, c.incarnation);
     let sql = s.sql(format!(
         "SELECT id FROM task WHERE state = 0 AND keyed = 1 AND kind = {kind} AND lost {lost} {ALONE_FROM} \
-         AND (not_on IS NULL OR not_on <> {host}) AND {may} ORDER BY priority DESC, id LIMIT {limit}"
+         AND (not_on IS NULL OR not_on <> {host}) AND {CAN_GROW} AND {may} ORDER BY priority DESC, id LIMIT {limit}"
     ));
     Ok(db.query("claim", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect())
 }
@@ -151,13 +158,14 @@ fn read_heads(db: &mut dyn Db, locked: &mut BTreeMap<ResourceName, LockedResourc
     Ok(())
 }
 
-fn lock_ready<'a>(db: &mut dyn Db, ids: impl Iterator<Item = &'a TaskId>) -> StoreResult<BTreeSet<TaskId>> {
+/// With the lengths of their payloads.
+fn lock_ready<'a>(db: &mut dyn Db, ids: impl Iterator<Item = &'a TaskId>) -> StoreResult<BTreeMap<TaskId, i64>> {
     let (skip, by) = (db.dialect().skip_locked, db.dialect().by("PRIMARY"));
     let mut s = db.stmt();
     let ids = s.in_ints(ids.map(|t| t.as_i64()));
     let ready = is_in("state", TaskState::Ready);
-    let sql = s.sql(format!("SELECT id FROM task {by} WHERE id {ids} AND {ready} ORDER BY id {skip}"));
-    Ok(db.query("claim", &sql)?.into_iter().map(|mut row| TaskId::new(row.int())).collect())
+    let sql = s.sql(format!("SELECT id, length(payload) FROM task {by} WHERE id {ids} AND {ready} ORDER BY id {skip}"));
+    Ok(db.query("claim", &sql)?.into_iter().map(|mut row| (TaskId::new(row.int()), row.int())).collect())
 }
 
 /// Moves tasks behind their lines, under a write of the resource that keeps them waiting.
@@ -168,13 +176,13 @@ fn block(db: &mut dyn Db, blocked: &[(TaskId, ResourceName)]) -> StoreResult<()>
     let mut s = db.stmt();
     let list = s.in_texts(blocked.iter().map(|(_, name)| name.as_str()).collect::<BTreeSet<_>>());
     let by = db.dialect().by("PRIMARY");
-    let sql = s.sql(format!("UPDATE resource {by} SET version = version + 1 WHERE name {list}"));
+    let sql = s.sql(format!("UPDATE resource {by} SET version = {NEXT_VERSION} WHERE name {list}"));
     db.execute("block", &sql)?;
     let by = db.dialect().by("PRIMARY");
     let mut s = db.stmt();
     let ids = s.in_ints(blocked.iter().map(|(id, _)| id.as_i64()));
     let ready = is_in("state", TaskState::Ready);
-    let sql = s.sql(format!("UPDATE task {by} SET state = 2, version = version + 1 WHERE id {ids} AND {ready}"));
+    let sql = s.sql(format!("UPDATE task {by} SET state = 2, version = {NEXT_VERSION} WHERE id {ids} AND {ready}"));
     db.execute("block", &sql).map(|_| ())
 }
 
@@ -196,11 +204,12 @@ fn take_all(db: &mut dyn Db, c: &Claim, take: &[(TaskId, Token)]) -> StoreResult
 /// The assignments; `stored` is an expression for the largest token of a task's resources.
 fn taken(db: &dyn Db, s: &mut Stmt, c: &Claim, stored: &str) -> String {
     let (now, greatest) = (db.dialect().now, db.dialect().greatest);
+    let token = next_token(db.dialect(), &format!("{greatest}(token, {stored})"));
     let (owner, nonce, policy) = (s.int(c.incarnation.as_i64()), s.int(c.nonce.as_i64()), s.int(c.policy.code()));
     format!(
-        "state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = attempt + 1, \
-         version = version + 1, claimed_at = {now}, ended_at = NULL, \
-         token = {greatest}({greatest}(token, {stored}), (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1"
+        "state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = {NEXT_ATTEMPT}, \
+         version = {NEXT_VERSION}, claimed_at = {now}, ended_at = NULL, \
+         token = {token}"
     )
 }
 
@@ -241,6 +250,8 @@ fn take_by_words(db: &mut dyn Db, c: &Claim, take: &[(TaskId, Token)]) -> StoreR
         which: format!("id {ids} AND {}", is_in("state", TaskState::Ready)),
         guard: may_claim(&mut s, &identity, c.incarnation),
         order: String::new(),
+        limit: String::new(),
+        bytes: None,
         // They are locked already.
         lock: "",
         columns: CLAIMED,
@@ -275,7 +286,7 @@ fn own_from_table(db: &dyn Db, c: &Claim, claimed: &[Claimed]) -> Sql {
     let owner = s.int(c.incarnation.as_i64());
     let u = s.table("u", &columns, &rows);
     s.sql(format!(
-        "UPDATE resource SET owner_task = u.task_id, owner = {owner}, token = u.task_token, version = version + 1, \
+        "UPDATE resource SET owner_task = u.task_id, owner = {owner}, token = u.task_token, version = {NEXT_VERSION}, \
          used_at = {now} FROM {u} WHERE name = u.resource AND owner_task IS NULL"
     ))
 }
@@ -289,7 +300,8 @@ fn own_by_join(db: &dyn Db, c: &Claim, claimed: &[Claimed]) -> Sql {
     let ids = s.in_ints(claimed.iter().map(|task| task.held.task.as_i64()));
     s.sql(format!(
         "UPDATE task_resource tr {join} task t ON t.id = tr.task {join} resource r ON r.name = tr.resource \
-         SET r.owner_task = t.id, r.owner = {owner}, r.token = t.token, r.version = r.version + 1, r.used_at = {now} \
-         WHERE tr.task {ids} AND r.owner_task IS NULL"
+         SET r.owner_task = t.id, r.owner = {owner}, r.token = t.token, r.version = {}, r.used_at = {now} \
+         WHERE tr.task {ids} AND r.owner_task IS NULL",
+        NEXT_VERSION.replace("version", "r.version")
     ))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ends::{ARCHIVED, as_json, of_task};
-use super::rows::{Names, corrupt, held, is_in};
+use super::rows::{NEXT_VERSION, Names, corrupt, held, is_in};
 use crate::protocol::ids::{ResourceName, TaskId};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, TaskState};
@@ -115,7 +115,7 @@ pub(super) fn free_all(db: &mut dyn Db, done: &[Held], wants: &Names) -> StoreRe
     // claim that is just moving somebody behind it.
     let mine = |column: &str| format!("CASE WHEN owner_task {ids} THEN NULL ELSE {column} END");
     let sql = s.sql(format!(
-        "UPDATE resource {by} SET owner = {}, owner_task = {}, version = version + 1, used_at = {now} WHERE name {list}",
+        "UPDATE resource {by} SET owner = {}, owner_task = {}, version = {NEXT_VERSION}, used_at = {now} WHERE name {list}",
         mine("owner"),
         mine("owner_task"),
     ));

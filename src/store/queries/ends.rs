@@ -2,7 +2,7 @@
 //!
 //! All of this runs in the caller's transaction, which holds the task's row and those of its resources.
 
-use super::rows::micros;
+use super::rows::{NEXT_VERSION, micros, next_token};
 use crate::planted::{Bug, planted};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
@@ -62,10 +62,8 @@ pub fn raises_token(next: &Next, result: AttemptResult) -> bool {
 
 /// `GREATEST(stored, epoch << 40) + 1`, and the condition that the database is still the recorded one.
 fn raised(db: &mut dyn Db, s: &mut Stmt, stored: Token) -> StoreResult<(String, String)> {
-    let greatest = db.dialect().greatest;
     let stored = s.int(stored.as_i64());
-    let token = format!("{greatest}({stored}, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)) + 1");
-    Ok((token, is_recorded(db)?))
+    Ok((next_token(db.dialect(), &stored), is_recorded(db)?))
 }
 
 /// The condition that the database is still the recorded one.
@@ -96,7 +94,7 @@ fn free_resources(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>)
     };
     let list = s.in_texts(ended.names.iter().map(|n| n.as_str()));
     let sql = s.sql(format!(
-        "UPDATE resource SET {token} owner = NULL, owner_task = NULL, version = version + 1, used_at = {now} \
+        "UPDATE resource SET {token} owner = NULL, owner_task = NULL, version = {NEXT_VERSION}, used_at = {now} \
          WHERE name {list} AND owner_task = {id} AND {known}"
     ));
     db.execute("free resources", &sql).map(|_| ())
@@ -156,7 +154,7 @@ fn move_on(db: &mut dyn Db, task: TaskId, next: &Next, ended: &Ended<'_>) -> Sto
     };
     let sql = s.sql(format!(
         "UPDATE task SET {token} state = {state_code}, reason = COALESCE({reason}, reason), due_at = {due}, owner = NULL, \
-         nonce = NULL, wish = 0, result = {result}, error = {detail}, ended_at = {now}, version = version + 1 \
+         nonce = NULL, wish = 0, result = {result}, error = {detail}, ended_at = {now}, version = {NEXT_VERSION} \
          WHERE id = {id} AND {known}"
     ));
     if db.execute("move a task on", &sql)? != 1 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rows::micros;
+use super::rows::{micros, plus};
 use super::takeover;
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::{EngineState, Proof, Wanted};
@@ -70,13 +70,13 @@ fn stop_here(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
 /// Results of this incarnation were refused: counted in its row, or in its history once that is closed.
 pub fn count_refused(db: &mut dyn Db, incarnation: Incarnation, count: usize) -> StoreResult<()> {
     let mut s = db.stmt();
-    let (id, count) = (s.int(incarnation.as_i64()), s.int(i64::try_from(count).unwrap_or(i64::MAX)));
-    let binds = s.clone();
-    let sql = s.sql(format!("UPDATE engine SET refused = refused + {count} WHERE incarnation = {id}"));
+    let id = s.int(incarnation.as_i64());
+    let mut binds = s.clone();
+    let refused = plus(db.dialect(), &mut s, "refused", count as u64);
+    let sql = s.sql(format!("UPDATE engine SET refused = {refused} WHERE incarnation = {id}"));
     if db.execute("count refused results", &sql)? == 0 {
-        let sql = binds.sql(format!(
-            "UPDATE engine_info SET end_refused = COALESCE(end_refused, 0) + {count} WHERE incarnation = {id}"
-        ));
+        let refused = plus(db.dialect(), &mut binds, "COALESCE(end_refused, 0)", count as u64);
+        let sql = binds.sql(format!("UPDATE engine_info SET end_refused = {refused} WHERE incarnation = {id}"));
         db.execute("count refused results", &sql)?;
     }
     Ok(())

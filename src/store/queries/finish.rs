@@ -13,7 +13,7 @@ use super::done::{finish_short, free_all, is_short};
 use super::ends::{Ended, write_next};
 use super::engines;
 use super::lines::{leave_lines, wake};
-use super::rows::{Names, resources_of};
+use super::rows::{COUNT_CEILING, NEXT_VERSION, Names, resources_of};
 use super::takeover::lock_resources_waiting;
 use crate::protocol::engine::{Mode, Wanted};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
@@ -113,7 +113,9 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<Optio
     let in_a_row = if end.result == AttemptResult::HandedBack { "handed_back" } else { "0" };
     let (not_on, elsewhere) = (s.opt_text(end.not_on.clone()), s.int(i64::from(end.not_on.is_some())));
     let set = format!(
-        "version = version + 1, failures = failures + {budget}, attempt = attempt - {counted}, \
+        "version = {NEXT_VERSION}, \
+         failures = CASE WHEN failures < {COUNT_CEILING} THEN failures + {budget} ELSE failures END, \
+         attempt = CASE WHEN attempt > 0 THEN attempt - {counted} ELSE attempt END, \
          handed_back = {in_a_row}, engine = {engine}, ended_at = {now}, not_on = {not_on}, \
          was_elsewhere = CASE WHEN {elsewhere} = 1 THEN 1 ELSE was_elsewhere END"
     );
@@ -126,6 +128,8 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<Optio
         which: format!("token = {token} AND nonce = {nonce} AND state = 3"),
         guard: "1 = 1".into(),
         order: String::new(),
+        limit: String::new(),
+        bytes: None,
         lock: "",
         columns: "wish",
     };

@@ -43,8 +43,8 @@ pub fn forget(db: &mut dyn Db, span: Duration, limit: usize) -> StoreResult<usiz
     let mut s = db.stmt();
     let us = s.int(1_000);
     let sql = s.sql(format!(
-        "SELECT m.forget_epoch, CASE WHEN {now} >= m.forget_at + (SELECT COALESCE(max(e.takeover_ms), 0) FROM engine e \
-         WHERE e.state = 1) * {us} THEN 1 ELSE 0 END, \
+        "SELECT m.forget_epoch, CASE WHEN {now} - (SELECT COALESCE(max(e.takeover_ms), 0) FROM engine e \
+         WHERE e.state = 1) * {us} >= m.forget_at THEN 1 ELSE 0 END, \
          CASE WHEN m.forget_at <= {now} - {every} OR m.forget_at > {now} + {every} THEN 1 ELSE 0 END \
          FROM meta m WHERE m.one = 1"
     ));

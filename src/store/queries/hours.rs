@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::rows::micros;
+use super::rows::{SUM_CEILING, micros, plus};
 use crate::protocol::ids::{Incarnation, KindName};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::audit::{Counts, HourRow, shard};
 use crate::store::db::Db;
-use crate::store::sql::{Row, Sql, Stmt};
+use crate::store::sql::{Row, Sql};
 
 const HOUR_US: i64 = 3_600_000_000;
 
 /// Columns that are added up; the results stand in the order of `AttemptResult::ALL`.
-const SUMS: [&str; 15] = [
+pub const SUMS: [&str; 15] = [
     "claimed",
     "done",
     "tempfail",
@@ -33,7 +33,7 @@ const SUMS: [&str; 15] = [
 ];
 
 /// Columns of which the larger one stays.
-const PEAKS: [&str; 2] = ["run_max_us", "wait_max_us"];
+pub const PEAKS: [&str; 2] = ["run_max_us", "wait_max_us"];
 
 fn sums(counts: &Counts) -> [u64; 15] {
     let r = &counts.results;
@@ -42,8 +42,8 @@ fn sums(counts: &Counts) -> [u64; 15] {
     [counts.claimed, r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8], failed, parked, run, counts.waited, wait]
 }
 
-fn bind(s: &mut Stmt, value: u64) -> String {
-    s.int(i64::try_from(value).unwrap_or(i64::MAX))
+fn small(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(SUM_CEILING).min(SUM_CEILING)
 }
 
 /// See `Store::add_hours`.
@@ -63,7 +63,8 @@ pub fn add_here(db: &mut dyn Db, by: Incarnation, counts: &BTreeMap<KindName, Co
     let sql = db.stmt().sql(format!("SELECT {}", db.dialect().now));
     let now = db.first("read the clock", &sql)?.map_or(0, |mut row| row.int());
     let hour = now - now.rem_euclid(HOUR_US);
-    for (kind, counts) in counts {
+    // A kind that no engine can have, of a row that somebody else wrote, must not keep its takeover from being done.
+    for (kind, counts) in counts.iter().filter(|(kind, _)| KindName::new(kind.as_str()).is_ok()) {
         let place = Place { hour, kind, shard: shard(by) };
         // Almost always the row is there. Where it is not, somebody else may be making it at this moment: an
         // empty one is made or found, whatever the count of such an INSERT says, and then it is there.
@@ -87,10 +88,10 @@ impl Place<'_> {
         let mut s = db.stmt();
         let mut sets: Vec<String> = Vec::new();
         for (column, value) in SUMS.iter().zip(sums(counts)) {
-            sets.push(format!("{column} = {column} + {}", bind(&mut s, value)));
+            sets.push(format!("{column} = {}", plus(db.dialect(), &mut s, column, value)));
         }
         for (column, value) in PEAKS.iter().zip([counts.run_max_us, counts.wait_max_us]) {
-            sets.push(format!("{column} = {greatest}({column}, {})", bind(&mut s, value)));
+            sets.push(format!("{column} = {greatest}({column}, {})", s.int(small(value))));
         }
         let (hour, kind, shard) = (s.int(self.hour), s.text(self.kind.as_str()), s.int(self.shard));
         let sets = sets.join(", ");
@@ -124,7 +125,7 @@ pub fn hours(db: &mut dyn Db, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>>
 }
 
 fn read(row: &mut Row) -> Counts {
-    let mut next = || row.int().unsigned_abs();
+    let mut next = || row.int().max(0).unsigned_abs();
     Counts {
         claimed: next(),
         results: std::array::from_fn(|_| next()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::rows::is_in;
+use super::rows::{NEXT_VERSION, is_in};
 use crate::protocol::ids::ResourceName;
 use crate::protocol::task::TaskState;
 use crate::store::api::StoreResult;
@@ -22,7 +22,7 @@ pub fn leave_lines(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResu
     let by = db.dialect().by("PRIMARY");
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
-    let sql = s.sql(format!("UPDATE resource {by} SET version = version + 1 WHERE name {list}"));
+    let sql = s.sql(format!("UPDATE resource {by} SET version = {NEXT_VERSION} WHERE name {list}"));
     db.execute("leave the line", &sql).map(|_| ())
 }
 
@@ -50,6 +50,7 @@ pub fn wake(db: &mut dyn Db, names: &BTreeSet<ResourceName>) -> StoreResult<()> 
     let blocked = is_in("state", TaskState::Blocked);
     let sql = s.sql(format!("SELECT id FROM task {by} WHERE id {ids} AND {blocked} ORDER BY id {lock}"));
     db.query("wake heads", &sql)?;
-    let sql = binds.sql(format!("UPDATE task {by} SET state = 0, version = version + 1 WHERE id {ids} AND {blocked}"));
+    let sql =
+        binds.sql(format!("UPDATE task {by} SET state = 0, version = {NEXT_VERSION} WHERE id {ids} AND {blocked}"));
     db.execute("wake heads", &sql).map(|_| ())
 }

@@ -99,6 +99,8 @@ fn delete(db: &mut dyn Db, table: &str, which: &str, ids: &[i64]) -> StoreResult
         which: format!("id {list} AND {which}"),
         guard: "1 = 1".into(),
         order: String::new(),
+        limit: String::new(),
+        bytes: None,
         lock: db.dialect().for_update,
         columns: "id",
     };

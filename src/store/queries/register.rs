@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::engines::fence_row;
 use super::meta::meta;
-use super::rows::{TIMING_COLUMNS, resources_of};
+use super::rows::{NEXT_VERSION, TIMING_COLUMNS, resources_of};
 use super::takeover;
 use crate::planted::{Bug, planted};
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, TaskId};
@@ -199,13 +199,13 @@ fn adopt(db: &mut dyn Db, from: Incarnation, to: Incarnation, held: &Held) -> St
     let (from, to) = (s.int(from.as_i64()), s.int(to.as_i64()));
     let binds = s.clone();
     let sql = s.sql(format!(
-        "UPDATE task SET owner = {to}, version = version + 1 \
+        "UPDATE task SET owner = {to}, version = {NEXT_VERSION} \
          WHERE id = {id} AND token = {token} AND nonce = {nonce} AND owner = {from} AND state = 3"
     ));
     let adopted = db.execute("adopt", &sql)? == 1;
     if adopted {
         let sql = binds.sql(format!(
-            "UPDATE resource SET owner = {to}, version = version + 1 \
+            "UPDATE resource SET owner = {to}, version = {NEXT_VERSION} \
              WHERE owner_task = {id} AND token = {token} AND owner = {from}"
         ));
         db.execute("adopt", &sql)?;

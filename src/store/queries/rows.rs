@@ -7,8 +7,35 @@ use crate::protocol::timing::{Spans, Timing};
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
-use crate::store::sql::Row;
+use crate::store::sql::{Dialect, Row, Stmt};
 use crate::store::types::{Held, Meta};
+
+/// No count in a row goes beyond this: a row that somebody else wrote must not make a sum overflow, because one such
+/// error stops every row that the statement is about. The schema refuses more (`task_counts_can_grow`).
+pub const COUNT_CEILING: i64 = 1_000_000_000;
+
+/// The same for sums over many tasks.
+pub const SUM_CEILING: i64 = 1_000_000_000_000_000_000;
+
+/// What `version` is after a write: another number, which is all that it has to be.
+pub const NEXT_VERSION: &str = "CASE WHEN version < 1000000000 THEN version + 1 ELSE 0 END";
+
+/// What `attempt` is after a claim.
+pub const NEXT_ATTEMPT: &str = "CASE WHEN attempt < 1000000000 THEN attempt + 1 ELSE attempt END";
+
+/// `GREATEST(stored, epoch << 40) + 1`, which stands still at [`Token::MAX`]: what has that token is not claimed any
+/// more, so nobody is given one twice.
+pub fn next_token(dialect: &Dialect, stored: &str) -> String {
+    let (least, greatest, last) = (dialect.least, dialect.greatest, Token::MAX.as_i64() - 1);
+    format!("{least}({greatest}({stored}, (SELECT epoch * 1099511627776 FROM meta WHERE one = 1)), {last}) + 1")
+}
+
+/// `column` plus a number, at most [`SUM_CEILING`]. The room is computed here, so that nothing can overflow there.
+pub fn plus(dialect: &Dialect, s: &mut Stmt, column: &str, more: u64) -> String {
+    let more = i64::try_from(more).unwrap_or(SUM_CEILING).min(SUM_CEILING);
+    let (room, more) = (s.int(SUM_CEILING - more), s.int(more));
+    format!("{}({column}, {room}) + {more}", dialect.least)
+}
 
 /// `meta`'s columns, in the order of [`read_meta`]; `{identity}` is an SQL expression.
 pub fn meta_columns(identity: &str, now: &str) -> String {

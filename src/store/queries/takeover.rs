@@ -10,7 +10,7 @@ use super::ends::{Ended, write_next};
 use super::engines;
 use super::hours;
 use super::lines::wake_heads;
-use super::rows::{held, resources_of};
+use super::rows::{COUNT_CEILING, NEXT_VERSION, held, plus, resources_of};
 use crate::protocol::engine::{EngineState, Proof};
 use crate::protocol::ids::{Incarnation, KindName, ResourceName, TaskId, Token};
 use crate::protocol::takeover::{Next, Orphan, OwnerEnd, take_over as decide};
@@ -222,7 +222,8 @@ fn charge(
 ) -> StoreResult<()> {
     let mut s = db.stmt();
     let engine = s.text(engine);
-    let (id, lost, back) = (s.int(row.held.task.as_i64()), s.int(plan.lost), s.int(plan.handed_back));
+    let small = |count: u32| i64::from(count).min(COUNT_CEILING);
+    let (id, lost, back) = (s.int(row.held.task.as_i64()), s.int(small(plan.lost)), s.int(small(plan.handed_back)));
     let charged = s.opt_int(plan.charged.map(Incarnation::as_i64));
     let sql = s.sql(format!(
         "UPDATE task SET lost = {lost}, handed_back = {back}, charged = {charged}, engine = {engine} WHERE id = {id}"
@@ -247,8 +248,9 @@ fn free_strays(db: &mut dyn Db, owner: Incarnation, more: bool, freed: &mut BTre
         return Ok(());
     }
     let list = s.in_texts(names.iter().map(String::as_str));
+    let (least, last) = (db.dialect().least, Token::MAX.as_i64() - 1);
     let sql = s.sql(format!(
-        "UPDATE resource SET owner = NULL, owner_task = NULL, token = token + 1, version = version + 1 \
+        "UPDATE resource SET owner = NULL, owner_task = NULL, token = {least}(token, {last}) + 1, version = {NEXT_VERSION} \
          WHERE name {list} AND {strays}"
     ));
     db.execute("free resources", &sql)?;
@@ -262,7 +264,8 @@ fn count_taken(db: &mut dyn Db, owner: Incarnation, _by: &str, count: usize) -> 
         return Ok(());
     }
     let mut s = db.stmt();
-    let (id, count) = (s.int(owner.as_i64()), s.int(i64::try_from(count).unwrap_or(0)));
-    let sql = s.sql(format!("UPDATE engine_info SET taken_over = taken_over + {count} WHERE incarnation = {id}"));
+    let id = s.int(owner.as_i64());
+    let sum = plus(db.dialect(), &mut s, "taken_over", count as u64);
+    let sql = s.sql(format!("UPDATE engine_info SET taken_over = {sum} WHERE incarnation = {id}"));
     db.execute("count what was taken over", &sql).map(|_| ())
 }

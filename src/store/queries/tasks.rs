@@ -8,15 +8,15 @@ use super::claim_keyed::create_missing;
 use super::ends::{Ended, write_next};
 use super::lines::wake_heads;
 use super::people::SEEN;
-use super::rows::{micros, resources_of};
+use super::rows::{NEXT_VERSION, micros, resources_of};
 use super::takeover::lock_resources;
-use crate::protocol::ids::{ResourceName, TaskId, Token};
+use crate::protocol::ids::{PAYLOAD_MAX, ResourceName, TaskId, Token};
 use crate::protocol::takeover::Next;
 use crate::protocol::task::{AttemptResult, Reason, TaskState, Wish};
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
-use crate::store::sql::{Bind, ColumnType};
+use crate::store::sql::{Bind, ColumnType, Dialect};
 use crate::store::types::{NewTask, TaskVerb, VerbOutcome};
 
 /// Rows of one INSERT statement: enough to make the round trip cheap, few enough for every backend's
@@ -29,6 +29,13 @@ const ADD_BYTES: usize = 4 << 20;
 
 /// See `Store::add`. All or none; touches no row that engines need.
 pub fn add(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
+    if let Some(large) = tasks.iter().find(|task| task.payload.len() > PAYLOAD_MAX) {
+        return Err(StoreError::Refused(format!(
+            "the payload of a task of kind {} has {} bytes, over {PAYLOAD_MAX}: put it elsewhere, and name the place in it",
+            large.kind,
+            large.payload.len()
+        )));
+    }
     db.transaction("add tasks", |db| {
         let mut ids = Vec::with_capacity(tasks.len());
         let mut rest = tasks;
@@ -56,7 +63,7 @@ fn batch_len(tasks: &[NewTask]) -> usize {
 /// server hands numbers out, which an operator (`innodb_autoinc_lock_mode`) and Galera (steps of more than
 /// one) may change.
 fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<TaskId>> {
-    let (now, has_returning) = (db.dialect().now, db.dialect().has_returning);
+    let Dialect { now, greatest, has_returning, .. } = *db.dialect();
     // Half of the range, so that counting on stays within it.
     let first = crate::random::positive() / 2 + 1;
     let mut s = db.stmt();
@@ -70,8 +77,10 @@ fn add_batch(db: &mut dyn Db, tasks: &[NewTask], by: &str) -> StoreResult<Vec<Ta
         let state = if task.delay.is_some() { TaskState::Waiting } else { TaskState::Ready };
         let (state, delay) = (s.int(state.code()), s.opt_int(task.delay.map(micros)));
         let charged = s.opt_int((!has_returning).then_some(first + at));
+        // A host without a clock begins in 1970, which the schema takes for seconds of another program.
         rows.push(format!(
-            "({kind}, {state}, {keyed}, {priority}, {charged}, {now} + {delay}, {now}, {by}, {payload})"
+            "({kind}, {state}, {keyed}, {priority}, {charged}, {now} + {delay}, {greatest}({now}, 1000000000000000), \
+             {by}, {payload})"
         ));
     }
     let text = format!(
@@ -133,7 +142,7 @@ pub fn promote_due(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
 
 /// See `Store::free_lines`. Each of both is whole in itself.
 pub fn free_lines(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
-    Ok(wake_free_lines(db, limit)? + lift_bars(db)?)
+    Ok(wake_free_lines(db, limit)? + lift_bars(db)? + super::stray::free_lines(db, limit)?)
 }
 
 fn is_due(db: &mut dyn Db) -> StoreResult<bool> {
@@ -150,10 +159,12 @@ fn promote(db: &mut dyn Db, limit: usize) -> StoreResult<usize> {
         step: "make tasks due",
         table: "task",
         key: "id",
-        set: Some("state = 0, due_at = NULL, version = version + 1".into()),
+        set: Some(format!("state = 0, due_at = NULL, version = {NEXT_VERSION}")),
         which: format!("state = 1 AND due_at <= {now}"),
         guard: "1 = 1".into(),
-        order: format!("ORDER BY due_at LIMIT {limit}"),
+        order: "ORDER BY due_at".into(),
+        limit: format!("LIMIT {limit}"),
+        bytes: None,
         lock: skip,
         columns: "id, keyed",
     };
@@ -267,7 +278,7 @@ fn make_ready(db: &mut dyn Db, task: TaskId) -> StoreResult<()> {
     let binds = s.clone();
     let sql = s.sql(format!(
         "UPDATE task SET state = 0, due_at = NULL, failures = 0, lost = 0, handed_back = 0, not_on = NULL, was_elsewhere = 0, \
-         wish = 0, reason = {reason}, version = version + 1 WHERE id = {id}"
+         wish = 0, reason = {reason}, version = {NEXT_VERSION} WHERE id = {id}"
     ));
     db.execute("retry a task", &sql)?;
     let sql = binds.sql(format!("UPDATE task_resource SET in_line = 1 WHERE task = {id}"));

@@ -84,3 +84,14 @@ pub struct ServerInfo {
     /// read is no trouble of the cluster.
     pub nobody_writes: bool,
 }
+
+/// A row that another program wrote, and that engines leave alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// Which: its table and its key.
+    pub row: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// What removes or mends it.
+    pub fix: String,
+}

@@ -24,6 +24,8 @@ pub struct SweepView {
     pub peers: Vec<PeerBeat>,
     /// Fenced or stopped incarnations whose row is not closed.
     pub ended: Vec<EndedPeer>,
+    /// Rows of `engine` that no release of this program wrote: their number, and what is wrong with them.
+    pub unreadable: Vec<(i64, String)>,
     /// When the next waiting task is due.
     pub next_due: Option<Timestamp>,
     /// When the last search for orphans of closed rows was.

@@ -1,4 +1,5 @@
-//! A claim that commits after its engine was fenced, taken over and closed.
+//! Rows that come too late or go too early: a claim that commits after its engine was fenced, taken over and closed; a
+//! running task that somebody deletes.
 
 use std::time::Duration;
 
@@ -45,4 +46,17 @@ pub fn a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself(rig
     assert_eq!(rig.results(behind), [AttemptResult::Done]);
     assert!(rig.store().task_verb(behind, TaskVerb::Cancel).is_ok());
     b.stop();
+}
+
+/// It kept its resource as long as its engine lived, and nobody said a word.
+pub fn a_running_task_that_was_deleted_by_hand_gives_its_resource_back(rig: &Rig) {
+    let a = rig.engine("a").start();
+    let gone = rig.add_to("sh", "ticks 3000", &["r"]);
+    rig.wait_state(gone, TaskState::Running, SOON);
+    let next = rig.add_to("sh", "ticks 1", &["r"]);
+    rig.sql(&format!("DELETE FROM task WHERE id = {}", gone.as_i64()));
+    // Two full sweeps and a search for orphans; some more for a busy host.
+    rig.wait_state(next, TaskState::Done, Duration::from_secs(30));
+    assert!(rig.said(gone, "END").is_empty(), "it was stopped before its successor began");
+    a.stop();
 }

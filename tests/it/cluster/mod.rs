@@ -64,7 +64,8 @@ macro_rules! cases {
                 a_task_that_continues_is_named_to_the_guard_at_its_start
                 an_engine_that_is_frozen_for_less_than_its_lease_goes_on;
             late:
-                a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+                a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself
+            a_running_task_that_was_deleted_by_hand_gives_its_resource_back;
             names:
                 a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody
                 without_its_state_directory_a_dead_name_is_free_after_its_t
@@ -209,7 +210,8 @@ mod mariadb {
             a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
             an_operators_fence_waits_until_the_engine_has_stopped_everything;
         late:
-            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself
+            a_running_task_that_was_deleted_by_hand_gives_its_resource_back;
         names:
             a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody;
         places:
@@ -277,7 +279,8 @@ mod pgbouncer {
             a_late_finish_of_an_engine_that_was_frozen_with_its_guard_is_refused_and_counted
             an_operators_fence_waits_until_the_engine_has_stopped_everything;
         late:
-            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself;
+            a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself
+            a_running_task_that_was_deleted_by_hand_gives_its_resource_back;
         lines:
             two_engines_never_own_a_resource_at_once_and_keep_its_order;
         names:

@@ -11,6 +11,7 @@ mod lines;
 mod model;
 mod pooler;
 mod races;
+mod rows;
 mod schema;
 mod takeover;
 mod tasks;
@@ -215,6 +216,26 @@ macro_rules! bell_cases {
     };
 }
 
+/// Cases in which other programs write, too.
+macro_rules! rows_cases {
+    ($on:path) => {
+        run_all! {
+            $on:
+            rows:
+                what_another_program_may_leave_out_has_a_default
+                rows_that_no_engine_would_write_are_refused
+                a_row_at_the_end_of_its_numbers_stops_nobody_else
+                a_running_task_that_nobody_owns_is_taken_over
+                a_resource_whose_task_was_deleted_is_freed_when_its_engine_says_so
+                a_line_whose_head_was_deleted_goes_on
+                a_row_of_an_engine_that_cannot_be_read_ends_no_sweep
+                one_claim_brings_no_more_than_its_bytes
+                no_row_poisons_the_mean_of_its_hour
+                random_rows_stop_nothing_but_themselves;
+        }
+    };
+}
+
 /// Cases of databases that have a schema; they begin with an empty one.
 macro_rules! schema_cases {
     ($on:path) => {
@@ -230,6 +251,8 @@ macro_rules! schema_cases {
                 the_schema_goes_down_and_up_again
                 every_column_of_every_table_can_be_selected
                 a_database_refuses_timing_that_breaks_the_inequalities;
+            rows:
+                the_migration_mends_rows_or_sets_them_aside;
         }
     };
 }
@@ -257,6 +280,7 @@ mod sqlite {
     model_cases!(crate::support::databases::on_sqlite);
     watcher_cases!(crate::support::databases::on_sqlite);
     bell_cases!(crate::support::databases::on_sqlite);
+    rows_cases!(crate::support::databases::on_sqlite);
     schema_cases!(crate::support::databases::on_empty_sqlite);
     lock_cases!(crate::support::databases::on_empty_sqlite);
 }
@@ -266,6 +290,7 @@ mod mariadb {
     model_cases!(crate::support::databases::on_mariadb);
     watcher_cases!(crate::support::databases::on_mariadb);
     bell_cases!(crate::support::databases::on_mariadb);
+    rows_cases!(crate::support::databases::on_mariadb);
     schema_cases!(crate::support::databases::on_empty_mariadb);
     lock_cases!(crate::support::databases::on_empty_mariadb);
 }
@@ -275,6 +300,7 @@ mod postgres {
     model_cases!(crate::support::databases::on_postgres);
     watcher_cases!(crate::support::databases::on_postgres);
     bell_cases!(crate::support::databases::on_postgres);
+    rows_cases!(crate::support::databases::on_postgres);
     schema_cases!(crate::support::databases::on_empty_postgres);
     lock_cases!(crate::support::databases::on_empty_postgres);
 }

@@ -58,7 +58,7 @@ pub fn fill(db: &mut dyn Db, words: &Words, looked: Looked) {
         }
         Looked::AllRunning => {
             add(db, words);
-            set_state(db, "state = 3, owner = 77, nonce = id");
+            set_state(db, "state = 3, owner = 77, nonce = id, claimed_at = id");
             analyse(db, words);
             set_state(db, "state = 0, owner = NULL, nonce = NULL");
         }
@@ -80,7 +80,7 @@ fn add(db: &mut dyn Db, words: &Words) {
         db,
         &format!(
             "INSERT INTO task (id, kind, state, keyed, priority, created_at, payload) \
-             SELECT n, 'mail', 0, n % 2, 0, n, 'p' FROM {tasks}"
+             SELECT n, 'mail', 0, n % 2, 0, 1700000000000000 + n, 'p' FROM {tasks}"
         ),
     );
     let name = text.replace("{n}", &format!("n % {RESOURCES}"));

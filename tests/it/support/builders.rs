@@ -236,6 +236,10 @@ impl TaskBuilder {
         store.add(std::slice::from_ref(&self.0), "a test").unwrap()[0]
     }
 
+    pub fn try_add(&self, store: &dyn Store) -> StoreResult<Vec<TaskId>> {
+        store.add(std::slice::from_ref(&self.0), "a test")
+    }
+
     pub fn add_many(&self, store: &dyn Store, count: usize) -> Vec<TaskId> {
         store.add(&vec![self.0.clone(); count], "a test").unwrap()
     }

@@ -14,7 +14,7 @@ use rekindle::store::mysql::MysqlDb;
 use rekindle::store::postgres::Postgres;
 use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
-use rekindle::store::{MemoryStore, Settings, Store, open};
+use rekindle::store::{MemoryStore, Settings, Store, StoreResult, open};
 
 use super::mariadb;
 use super::postgres::{self, Database};
@@ -245,6 +245,40 @@ impl Rig {
     /// Runs a statement behind the store's back.
     pub fn sql(&self, text: &str) {
         self.connection().db().execute("a test", &Sql { text: text.into(), binds: Vec::new() }).unwrap();
+    }
+
+    /// The same, of what may be refused.
+    pub fn try_sql(&self, text: &str) -> StoreResult<usize> {
+        self.connection().db().execute("a test", &Sql { text: text.into(), binds: Vec::new() })
+    }
+
+    /// Writes a row as if the schema had no rules (`check_rows`).
+    pub fn unchecked(&self, text: &str) {
+        self.try_unchecked(text).unwrap();
+    }
+
+    /// The same, of what may be refused for another reason.
+    pub fn try_unchecked(&self, text: &str) -> StoreResult<usize> {
+        let mut connection = self.connection();
+        let off = match &connection {
+            Connection::Sqlite(_) => "PRAGMA ignore_check_constraints = ON".to_owned(),
+            Connection::Mariadb(_) => "SET check_constraint_checks = 0".to_owned(),
+            // There is no such switch: the rules of this table go.
+            Connection::Postgres(_) => format!(
+                "DO $do$ DECLARE r record; BEGIN FOR r IN SELECT conname AS c FROM pg_constraint \
+                 WHERE contype = 'c' AND conrelid = '{table}'::regclass \
+                 LOOP EXECUTE format('ALTER TABLE {table} DROP CONSTRAINT %I', r.c); END LOOP; END $do$",
+                table =
+                    text.trim_start_matches("INSERT INTO ").trim_start_matches("UPDATE ").split(' ').next().unwrap()
+            ),
+        };
+        connection.db().execute("a test", &Sql { text: off, binds: Vec::new() })?;
+        connection.db().execute("a test", &Sql { text: text.into(), binds: Vec::new() })
+    }
+
+    /// The search for orphans is due again.
+    pub fn pass_scan(&self) {
+        self.sql("UPDATE meta SET orphan_scan_at = 0");
     }
 
     /// Reads rows behind the store's back.

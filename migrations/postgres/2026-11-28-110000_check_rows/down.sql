@@ -1,0 +1,30 @@
+DROP INDEX task_unowned;
+ALTER TABLE task
+    ALTER COLUMN created_at DROP DEFAULT,
+    ALTER COLUMN payload DROP DEFAULT,
+    DROP CONSTRAINT task_kind_is_a_name,
+    DROP CONSTRAINT task_state_is_known,
+    DROP CONSTRAINT task_runs_with_an_owner,
+    DROP CONSTRAINT task_runs_with_a_claim,
+    DROP CONSTRAINT task_waits_for_a_time,
+    DROP CONSTRAINT task_codes_are_small,
+    DROP CONSTRAINT task_counts_can_grow,
+    DROP CONSTRAINT task_token_can_grow,
+    DROP CONSTRAINT task_created_at_is_in_microseconds,
+    DROP CONSTRAINT task_times_are_in_microseconds,
+    DROP CONSTRAINT task_payload_is_small;
+ALTER TABLE task_resource
+    DROP CONSTRAINT task_resource_is_in_line_or_not;
+ALTER TABLE resource
+    DROP CONSTRAINT resource_is_owned_or_not,
+    DROP CONSTRAINT resource_token_can_grow;
+ALTER TABLE engine_wish
+    DROP CONSTRAINT engine_wish_is_known;
+ALTER TABLE hour
+    DROP CONSTRAINT hour_counts_can_grow;
+ALTER TABLE meta
+    DROP CONSTRAINT meta_epochs_are_epochs;
+ALTER TABLE engine
+    DROP CONSTRAINT engine_state_is_known,
+    DROP CONSTRAINT engine_spans_are_possible,
+    DROP CONSTRAINT engine_counts_can_grow;
