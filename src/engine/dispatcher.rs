@@ -226,7 +226,6 @@ impl Dispatcher {
 
     fn take(&self, incarnation: Incarnation, nonce: Nonce, kind: &Kind, claimed: Vec<Claimed>) -> usize {
         let count = claimed.len();
-        self.shared.tally.claimed(&claimed);
         let entries: Vec<Entry> = claimed
             .into_iter()
             .map(|task| Entry {

@@ -19,7 +19,7 @@ use self::ends::{Pending, to_finish};
 use super::lane::Lane;
 use super::shared::{Report, Shared};
 use super::stop::Ending;
-use super::tally::{ByKind, of};
+use super::tally::{ByKind, ByLife, of};
 use crate::planted::{Bug, planted};
 use crate::protocol::ids::Incarnation;
 use crate::protocol::takeover::Next;
@@ -111,10 +111,14 @@ impl Finisher {
             return;
         }
         let now = self.shared.clock.lease_now();
-        let Some(counts) = self.shared.tally.take(now, is_last) else { return };
+        for (life, counts) in self.shared.tally.take(now, is_last).unwrap_or_default() {
+            self.tell_the_hour_of(life, counts);
+        }
+    }
+
+    fn tell_the_hour_of(&mut self, by: Incarnation, counts: ByKind) {
         let timeout = self.timeout();
-        self.shared.pulses.finisher.turn(now, timeout * 2);
-        let by = self.shared.life().incarnation.unwrap_or(Incarnation::new(0));
+        self.shared.pulses.finisher.turn(self.shared.clock.lease_now(), timeout * 2);
         let sent = counts.clone();
         match self.lane.call("add to the hour", timeout, move |store| store.add_hours(by, &sent)) {
             Ok(()) => {}
@@ -124,7 +128,7 @@ impl Finisher {
             }
             Err(error) => {
                 log::warn!("could not add to the hourly numbers yet: {}", error.chain());
-                self.shared.tally.add(&counts);
+                self.shared.tally.add(by, &counts);
             }
         }
     }
@@ -189,7 +193,16 @@ impl Finisher {
         match to_finish(&self.shared, &entry, report.ended) {
             Some(end) => {
                 let (incarnation, kind) = (entry.incarnation, entry.task.kind.clone());
-                self.pending.push(Pending { incarnation, end, kind, ran: report.ran, broken: None, is_doubted: false });
+                let waited = entry.task.waited;
+                self.pending.push(Pending {
+                    incarnation,
+                    end,
+                    kind,
+                    waited,
+                    ran: report.ran,
+                    broken: None,
+                    is_doubted: false,
+                });
             }
             // The life is over and the attempt was stopped for it: the next registration hands it back.
             None => self.shared.running.reported([&entry.task.held]),
@@ -264,15 +277,26 @@ impl Finisher {
 
     /// For the hourly numbers. What never started was no attempt.
     fn count(&self, ends: &[Pending], outcomes: &[FinishOutcome]) {
-        let mut counts = ByKind::new();
+        // A refused result belongs to no end of its life, whose row may be closed already.
+        let now = self.shared.life().incarnation;
+        let mut lives = ByLife::new();
         for (pending, outcome) in ends.iter().zip(outcomes).filter(|(pending, _)| !pending.end.unstarted) {
-            let counts = of(&mut counts, &pending.kind);
+            let life = match outcome {
+                FinishOutcome::Written => pending.incarnation,
+                FinishOutcome::Refused => now.unwrap_or(pending.incarnation),
+            };
+            let counts = of(lives.entry(life).or_default(), &pending.kind);
             match outcome {
-                FinishOutcome::Written => counts.ended(pending.end.result, &pending.end.next, pending.ran),
+                FinishOutcome::Written => {
+                    counts.claimed(pending.waited);
+                    counts.ended(pending.end.result, &pending.end.next, pending.ran);
+                }
                 FinishOutcome::Refused => counts.refused(),
             }
         }
-        self.shared.tally.add(&counts);
+        for (life, counts) in &lives {
+            self.shared.tally.add(*life, counts);
+        }
     }
 
     fn settle(&mut self, ends: Vec<Pending>, outcomes: Vec<FinishOutcome>) {

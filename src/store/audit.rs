@@ -18,11 +18,13 @@
 //! add theirs in their own transaction. States, races, failures:
 //!
 //! * An engine that did nothing writes nothing.
-//! * A crash loses at most what came after the last flush. Numbers for people are worth no commit a task.
+//! * Numbers for people are worth no commit a task, so an engine that dies has not told the last of them. Whoever
+//!   closes its row counts them from the ends that it wrote (`queries/uncounted.rs`), each end once.
 //! * Many engines would wait for one row per kind. Each adds to one of [`SHARDS`] rows, chosen by its
 //!   incarnation, at a moment of its own; readers add the rows up. Rows are locked in the order of kinds.
 //! * A flush that failed is kept and goes with the next. One of unknown outcome is dropped: a minute that
 //!   is missing is a gap, a minute that is counted twice is a lie, and `--normal auto` would believe it.
+//! * An attempt is counted when it ends, its claim with it: what was claimed and is lost has an end too.
 //! * The hour is the database's at the flush, so its edge is blurred by up to a minute.
 //!
 //! The wait of a claim is known where a task was ready from the moment it was added: one that was delayed,
@@ -238,7 +240,7 @@ pub const fn shard(incarnation: Incarnation) -> i64 {
 /// What became of attempts of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Attempts that began.
+    /// Attempts that began, and have ended.
     pub claimed: u64,
     /// Attempts by result, in the order of [`AttemptResult::ALL`].
     pub results: [u64; 9],
@@ -267,7 +269,7 @@ fn us(span: Duration) -> u64 {
 }
 
 impl Counts {
-    /// A claim; with its wait where that is known.
+    /// An attempt that ended had been claimed; with its wait where that is known.
     pub fn claimed(&mut self, wait: Option<Duration>) {
         self.claimed += 1;
         if let Some(wait) = wait.filter(|wait| *wait <= WAIT_MAX).map(us) {

@@ -154,7 +154,7 @@ impl Store for MemoryStore {
         self.write(|s, now| s.take_over(owner, limit, now))
     }
     fn close(&self, incarnation: Incarnation) -> StoreResult<bool> {
-        Ok(self.write(|s, _| s.close(incarnation)))
+        Ok(self.write(|s, now| s.close(incarnation, now)))
     }
     fn find_orphans(&self, every: Duration) -> StoreResult<Option<Vec<Incarnation>>> {
         Ok(self.write(|s, now| s.find_orphans(every, now)))
@@ -289,8 +289,8 @@ impl Store for MemoryStore {
         Ok(self.read(|s, now| (now, s.history(filter, now))))
     }
 
-    fn add_hours(&self, _: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
-        self.write(|s, now| s.add_hours(counts, now));
+    fn add_hours(&self, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
+        self.write(|s, now| s.add_hours_of(by, counts, now));
         Ok(())
     }
     fn hours(&self, starts: &[Timestamp]) -> StoreResult<Vec<HourRow>> {

@@ -19,7 +19,7 @@
 //! | `task_archive` | done and canceled tasks; never polled | `finish`, `take_over`, `task_verb`, `task_verbs` |
 //! | `attempt`, `attempt_output` | attempts that were not the good last one; what attempts printed | `finish`, `take_over` |
 //! | `history` | who changed what, when and why | every change by a person, in its own transaction |
-//! | `hour` | what became of attempts, per hour and kind | `add_hours`, by each engine about once a minute |
+//! | `hour` | what became of attempts, per hour and kind | `add_hours`, by each engine about once a minute; `close` for one that died |
 //!
 //! `add` touches no row that an engine locks: a submitter's long transaction holds up nobody.
 //!

@@ -45,6 +45,7 @@ diesel::table! {
         kill_ms -> Integer,
         takeover_ms -> Integer,
         sweep_ms -> Integer,
+        counted_at -> Nullable<BigInt>,
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Pending {
     pub(super) incarnation: Incarnation,
     pub(super) end: Finish,
     pub(super) kind: KindName,
+    /// How long it waited for an engine, where that is known.
+    pub(super) waited: Option<Duration>,
     /// How long it ran.
     pub(super) ran: Option<Duration>,
     /// How often the database called it wrong, alone, and since when.

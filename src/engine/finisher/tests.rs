@@ -67,7 +67,7 @@ fn an_end_that_was_written(store: &MemoryStore) -> Pending {
     };
     let who = Who { incarnation, name: EngineName::new("e0").unwrap() };
     assert_eq!(store.finish(&who, std::slice::from_ref(&end)).unwrap(), [FinishOutcome::Written]);
-    Pending { incarnation, end, kind, ran: None, broken: None, is_doubted: false }
+    Pending { incarnation, end, kind, waited: None, ran: None, broken: None, is_doubted: false }
 }
 
 /// Found by the simulator (its seed of then: 15373): after an outage the engine beat, and claimed nothing ever

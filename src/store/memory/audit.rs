@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::State;
 use crate::config::{Keep, RetentionConfig};
-use crate::protocol::ids::{KindName, TaskId};
+use crate::protocol::ids::{Incarnation, KindName, TaskId};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow, span};
@@ -109,6 +109,20 @@ impl State {
         for (kind, counts) in counts {
             self.hours.entry((hour, kind.clone())).or_default().add(counts);
         }
+    }
+
+    /// What an engine has counted; of one whose row was closed it was counted then.
+    pub(super) fn add_hours_of(&mut self, by: Incarnation, counts: &BTreeMap<KindName, Counts>, now: Timestamp) {
+        if counts.is_empty() {
+            return;
+        }
+        if let Some(engine) = self.engines.get_mut(&by) {
+            engine.uncounted.clear();
+            if engine.closed {
+                return;
+            }
+        }
+        self.add_hours(counts, now);
     }
 
     pub(super) fn hours(&self, starts: &[Timestamp]) -> Vec<HourRow> {

@@ -97,6 +97,12 @@ impl State {
         (task.engine, task.not_on) = (Some(who.name.to_string()), bar);
         task.was_elsewhere |= end.not_on.is_some();
         if !end.unstarted {
+            let kind = task.kind.clone();
+            if let Some(engine) = self.engines.get_mut(&who.incarnation) {
+                let counts = engine.uncounted.entry(kind).or_default();
+                counts.claimed(None);
+                counts.ended(end.result, &next, None);
+            }
             self.write_attempt(who, end, &next, now);
         }
         let detail = text(end.detail.as_ref()).or(text(end.value.as_ref()).filter(|_| next == Next::Done));

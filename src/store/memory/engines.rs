@@ -1,6 +1,6 @@
 //! The life of an engine in memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::state::{CLUSTER_ID, EngineEntry, State, WishEntry};
@@ -164,7 +164,7 @@ impl State {
         true
     }
 
-    pub(super) fn close(&mut self, incarnation: Incarnation) -> bool {
+    pub(super) fn close(&mut self, incarnation: Incarnation, now: Timestamp) -> bool {
         if self.owners().contains(&incarnation) && !planted(Bug::ClosedAfterSkip) {
             return false;
         }
@@ -172,6 +172,8 @@ impl State {
             Some(engine) if engine.state == EngineState::Live => false,
             Some(engine) => {
                 engine.closed = true;
+                let counts = std::mem::take(&mut engine.uncounted);
+                self.add_hours(&counts, now);
                 true
             }
             None => true,
@@ -233,6 +235,7 @@ impl EngineEntry {
             proof: None,
             ended_by: None,
             taken_over: 0,
+            uncounted: BTreeMap::new(),
         }
     }
 

@@ -106,6 +106,8 @@ pub struct EngineEntry {
     pub ended_by: Option<String>,
     /// Tasks taken over from it.
     pub taken_over: u64,
+    /// Ends that it wrote and has not told the hourly numbers.
+    pub uncounted: BTreeMap<KindName, Counts>,
 }
 
 /// What operators want of a name.

@@ -75,7 +75,9 @@ impl State {
         let plan = decide(&orphan, &end.end);
         (task.lost, task.handed_back, task.charged) = (plan.lost, plan.handed_back, plan.charged);
         task.engine = Some(name.to_owned());
-        counts.entry(task.kind.clone()).or_default().ended(plan.result, &plan.next, None);
+        let of_kind = counts.entry(task.kind.clone()).or_default();
+        of_kind.claimed(None);
+        of_kind.ended(plan.result, &plan.next, None);
         let row = AttemptRow {
             attempt: task.attempt,
             engine: name.to_owned(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rows::{micros, plus};
-use super::takeover;
+use super::{takeover, uncounted};
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::{EngineState, Proof, Wanted};
 use crate::protocol::ids::Incarnation;
@@ -111,8 +111,11 @@ pub fn close(db: &mut dyn Db, incarnation: Incarnation) -> StoreResult<bool> {
         let lock = db.dialect().for_update;
         let mut s = db.stmt();
         let id = s.int(incarnation.as_i64());
-        let sql = s.sql(format!("SELECT refused FROM engine WHERE incarnation = {id} AND state <> 1 {lock}"));
-        db.first("close", &sql)?;
+        let sql = s
+            .sql(format!("SELECT counted_at, last_beat_at FROM engine WHERE incarnation = {id} AND state <> 1 {lock}"));
+        if let Some(row) = db.first("close", &sql)? {
+            uncounted::add(db, incarnation, row)?;
+        }
         let mut s = db.stmt();
         let id = s.int(incarnation.as_i64());
         let of = |column: &str| format!("(SELECT e.{column} FROM engine e WHERE e.incarnation = {id})");

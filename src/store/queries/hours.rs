@@ -11,7 +11,8 @@ use crate::store::audit::{Counts, HourRow, shard};
 use crate::store::db::Db;
 use crate::store::sql::{Row, Sql};
 
-const HOUR_US: i64 = 3_600_000_000;
+/// An hour in microseconds.
+pub const HOUR_US: i64 = 3_600_000_000;
 
 /// Columns that are added up; the results stand in the order of `AttemptResult::ALL`.
 pub const SUMS: [&str; 15] = [
@@ -51,7 +52,14 @@ pub fn add(db: &mut dyn Db, by: Incarnation, counts: &BTreeMap<KindName, Counts>
     if counts.is_empty() {
         return Ok(());
     }
-    db.transaction("add to the hour", |db| add_here(db, by, counts))
+    let now = db.dialect().now;
+    db.transaction("add to the hour", |db| {
+        let mut s = db.stmt();
+        let id = s.int(by.as_i64());
+        let sql = s.sql(format!("UPDATE engine SET counted_at = {now} WHERE incarnation = {id}"));
+        // No row: it was closed, and these ends were counted then (`uncounted.rs`).
+        if db.execute("add to the hour", &sql)? == 0 { Ok(()) } else { add_here(db, by, counts) }
+    })
 }
 
 /// The same inside the caller's transaction, which holds whatever else it locks already: these rows are
@@ -62,7 +70,11 @@ pub fn add_here(db: &mut dyn Db, by: Incarnation, counts: &BTreeMap<KindName, Co
     }
     let sql = db.stmt().sql(format!("SELECT {}", db.dialect().now));
     let now = db.first("read the clock", &sql)?.map_or(0, |mut row| row.int());
-    let hour = now - now.rem_euclid(HOUR_US);
+    add_at(db, now - now.rem_euclid(HOUR_US), by, counts)
+}
+
+/// The same to this full hour.
+pub fn add_at(db: &mut dyn Db, hour: i64, by: Incarnation, counts: &BTreeMap<KindName, Counts>) -> StoreResult<()> {
     // A kind that no engine can have, of a row that somebody else wrote, must not keep its takeover from being done.
     for (kind, counts) in counts.iter().filter(|(kind, _)| KindName::new(kind.as_str()).is_ok()) {
         let place = Place { hour, kind, shard: shard(by) };

@@ -30,3 +30,4 @@ pub mod stray;
 pub mod sweep;
 pub mod takeover;
 pub mod tasks;
+pub mod uncounted;

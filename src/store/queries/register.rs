@@ -153,8 +153,8 @@ fn insert_engine(db: &mut dyn Db, r: &Registration) -> StoreResult<bool> {
     let spans = [t.heartbeat_ms, t.query_ms, t.lease_ms, t.kill_ms, t.takeover_ms, t.sweep_ms];
     let spans: Vec<_> = spans.into_iter().map(|ms| s.int(ms)).collect();
     let sql = s.sql(format!(
-        "INSERT INTO engine (incarnation, name, live_name, last_beat_at, {TIMING_COLUMNS}) \
-         VALUES ({id}, {name}, {name}, {now}, {}) {or_nothing}",
+        "INSERT INTO engine (incarnation, name, live_name, last_beat_at, counted_at, {TIMING_COLUMNS}) \
+         VALUES ({id}, {name}, {name}, {now}, {now}, {}) {or_nothing}",
         spans.join(", ")
     ));
     db.execute("register", &sql)?;

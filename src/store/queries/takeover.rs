@@ -98,7 +98,9 @@ pub fn take_over_here(db: &mut dyn Db, owner: Incarnation, by: &str, limit: usiz
         let ended =
             Ended { stored: stored.max(row.held.token), names, result: plan.result, detail: Some(&end.evidence) };
         write_next(db, row.held.task, &plan.next, &ended)?;
-        counts.entry(row.kind.clone()).or_default().ended(plan.result, &plan.next, None);
+        let of_kind = counts.entry(row.kind.clone()).or_default();
+        of_kind.claimed(None);
+        of_kind.ended(plan.result, &plan.next, None);
         freed.extend(names.iter().cloned());
         if matches!(plan.next, Next::Ready(_)) { report.ready += 1 } else { report.parked += 1 }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rekindle::protocol::ids::TaskId;
+use rekindle::protocol::liveness::SweepKind;
 use rekindle::protocol::task::{AttemptResult, TaskState};
+use rekindle::store::Counts;
 
 use super::engine::{Engine, EngineSpec};
 use super::rig::{Rig, SOON, signal, uptime, wait_or};
@@ -106,8 +108,33 @@ pub fn no_task_is_lost_and_none_runs_twice_at_once_under_random_faults(rig: &Rig
         repeated += usize::from(rig.task(*task).attempt > 1);
     }
     println!("{} tasks, {repeated} of them in more than one attempt", tasks.len());
+    // Somebody has to be there to close the rows of the dead.
+    let unclosed = || rig.store().sweep(SweepKind::Full).unwrap().ended.len();
+    wait_or(SOON, || unclosed() == 0, || format!("seed {seed}: {} rows are not closed", unclosed()));
     for unit in units {
         unit.engine.signal(Signal::SIGTERM);
         unit.engine.wait(SOON);
     }
+    compare_hours(rig, &tasks, seed);
+}
+
+/// The hourly numbers against the rows of the attempts: what a killed engine had not told is there too, and nothing
+/// is there twice.
+fn compare_hours(rig: &Rig, tasks: &[TaskId], seed: u64) {
+    let now = rig.store().meta().unwrap().now;
+    let hour = now.before(Duration::from_micros(now.as_us().rem_euclid(3_600_000_000).unsigned_abs()));
+    let mut counted = Counts::default();
+    for row in rig.store().hours(&[hour, hour.before(Duration::from_secs(3_600))]).unwrap() {
+        counted.add(&row.counts);
+    }
+    let results: Vec<AttemptResult> = tasks.iter().flat_map(|task| rig.results(*task)).collect();
+    let happened = |result| results.iter().filter(|one| **one == result).count() as u64;
+    let attempts: Vec<_> = AttemptResult::ALL.iter().filter(|result| **result != AttemptResult::Fenced).collect();
+    for result in &attempts {
+        assert!(counted.of(**result) <= happened(**result), "seed {seed}: {result} {counted:?}, {results:?}");
+    }
+    let sum: u64 = attempts.iter().map(|result| counted.of(**result)).sum();
+    println!("{sum} of {} ends are in the hourly numbers", results.len());
+    assert!(sum as f64 >= 0.97 * results.len() as f64, "seed {seed}: {counted:?} of {results:?}");
+    assert_eq!(counted.claimed, sum, "seed {seed}");
 }

@@ -286,6 +286,43 @@ pub fn a_takeover_counts_what_was_lost(rig: &Rig) {
     assert_eq!(lately(rig)[&kind(KIND)].of(AttemptResult::HandedBack), 1);
 }
 
+/// SQLite's clock counts milliseconds.
+fn next_instant(rig: &Rig) {
+    let now = || rig.store.meta().unwrap().now;
+    let before = now();
+    rig.tick();
+    crate::support::wait_until(secs(5), || now() > before);
+}
+
+/// With a kill every few seconds a third of all ends was counted.
+pub fn what_a_dead_engine_had_not_told_is_counted_once(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    task().add_many(store, 6);
+    let claimed = a.claim().limit(6).run(store);
+    let told = done(&claimed[0]);
+    a.ends(store, told);
+    next_instant(rig);
+    store.add_hours(a.incarnation, &BTreeMap::from([(kind(KIND), counts(1, 1))])).unwrap();
+    next_instant(rig);
+    a.ends(store, done(&claimed[1]));
+    a.ends(store, failed(&claimed[2]));
+    a.ends(store, retry(&claimed[3], secs(60)));
+    a.ends(store, handed_back(&claimed[4]));
+    let before = lately(rig)[&kind(KIND)];
+    a.dies(store);
+    a.takeover(store);
+    assert!(store.close(a.incarnation).unwrap());
+    let after = lately(rig)[&kind(KIND)];
+    let of = |result: AttemptResult| after.of(result) - before.of(result);
+    let results = [AttemptResult::Done, AttemptResult::Failed, AttemptResult::Tempfail, AttemptResult::HandedBack];
+    assert_eq!(results.map(of), [1, 1, 1, 1]);
+    assert_eq!((of(AttemptResult::Lost), after.failed_for_good - before.failed_for_good), (1, 1));
+    assert_eq!(after.claimed - before.claimed, 5);
+    // It was fenced, but its process goes on, and tells what was counted already.
+    store.add_hours(a.incarnation, &BTreeMap::from([(kind(KIND), counts(9, 9))])).unwrap();
+    assert_eq!((lately(rig)[&kind(KIND)], store.close(a.incarnation).unwrap()), (after, true));
+}
+
 pub fn hours_are_forgotten_when_they_are_old(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     store.add_hours(a.incarnation, &BTreeMap::from([(kind("mail"), counts(1, 1))])).unwrap();

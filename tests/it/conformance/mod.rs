@@ -47,6 +47,7 @@ macro_rules! store_cases {
                 what_engines_count_adds_up_and_keeps_the_longest
                 engines_that_make_the_same_row_at_once_lose_no_count
                 a_takeover_counts_what_was_lost
+                what_a_dead_engine_had_not_told_is_counted_once
                 hours_are_forgotten_when_they_are_old
                 the_wait_is_known_of_tasks_that_waited_for_an_engine_only;
             engines:

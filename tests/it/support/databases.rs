@@ -301,7 +301,7 @@ impl Rig {
 }
 
 const TIMES: [(&str, &str); 10] = [
-    ("engine", "last_beat_at ended_at"),
+    ("engine", "last_beat_at ended_at counted_at"),
     ("engine_info", "registered_at ended_at"),
     ("engine_wish", "set_at until_at deadline_at"),
     ("task", "due_at created_at claimed_at ended_at"),

@@ -1,0 +1,1 @@
+ALTER TABLE engine DROP COLUMN /*M! IF EXISTS */ counted_at;

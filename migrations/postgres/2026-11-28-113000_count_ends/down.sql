@@ -1,0 +1,1 @@
+ALTER TABLE engine DROP COLUMN counted_at;
