@@ -102,6 +102,7 @@ pub(crate) fn snapshot() -> ClusterSnapshot {
         oldest_running_age: Some(Duration::from_secs(660)),
         stuck: Vec::new(),
         takeovers_1h: 0,
+        fences_1h: 0,
         done_1h: 2_514,
         failures_1h: 36,
         db: DbView {

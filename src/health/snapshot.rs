@@ -261,6 +261,8 @@ pub struct ClusterSnapshot {
     pub stuck: Vec<StuckGroup>,
     /// Tasks taken over in the last hour.
     pub takeovers_1h: u64,
+    /// Lives that were fenced within the last hour.
+    pub fences_1h: u64,
     /// Tasks done in the last hour.
     pub done_1h: u64,
     /// Attempts that failed in the last hour.

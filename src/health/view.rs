@@ -120,6 +120,7 @@ pub fn snapshot(status: &StatusView, around: Surroundings) -> ClusterSnapshot {
         oldest_running_age: status.oldest_running,
         stuck: stuck.collect(),
         takeovers_1h: status.taken_over_1h,
+        fences_1h: status.fenced_1h,
         done_1h: status.done_1h,
         failures_1h: status.failed_1h,
         db: around.db,

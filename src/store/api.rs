@@ -76,6 +76,11 @@ pub trait Store: Send + Sync {
     fn set_wanted(&self, wish: &Wish4Engine) -> StoreResult<Option<Wanted>>;
     /// All engines: lives that are not forgotten, newest first.
     fn engines(&self) -> StoreResult<(Timestamp, Vec<EngineRow>)>;
+    /// The newest life of each name, and those that may still own something: what most people ask for, at a cost that
+    /// does not grow with former lives.
+    fn newest_engines(&self) -> StoreResult<(Timestamp, Vec<EngineRow>)> {
+        self.engines()
+    }
     /// Forgets ended lives that own nothing and ended longer ago than `older_than`; `names` empty: all.
     fn forget_engines(&self, older_than: Duration, names: &[EngineName], dry_run: bool) -> StoreResult<Vec<EngineRow>>;
 

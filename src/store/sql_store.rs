@@ -254,6 +254,9 @@ impl<B: Backend> Store for SqlStore<B> {
     fn engines(&self) -> StoreResult<(Timestamp, Vec<EngineRow>)> {
         self.run(|db| engine_rows::engines(db))
     }
+    fn newest_engines(&self) -> StoreResult<(Timestamp, Vec<EngineRow>)> {
+        self.run(|db| engine_rows::newest_engines(db))
+    }
     fn forget_engines(&self, older_than: Duration, names: &[EngineName], dry_run: bool) -> StoreResult<Vec<EngineRow>> {
         self.run(|db| engine_rows::forget_engines(db, older_than, names, dry_run))
     }

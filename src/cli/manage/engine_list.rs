@@ -39,7 +39,9 @@ fn parse_state(word: &str) -> Result<EngineState, String> {
 /// Prints the list.
 pub fn run(args: &EngineListArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     let session = Session::open(flags, &load_config(flags)?, Access::Current)?;
-    let (now, rows) = session.read("listing engines", |store| store.engines())?;
+    let all = args.all;
+    let (now, rows) =
+        session.read("listing engines", move |store| if all { store.engines() } else { store.newest_engines() })?;
     list(args, now, &rows, flags.utc).print(flags)?;
     Ok(Exit::Ok)
 }

@@ -98,10 +98,7 @@ fn text(
     let normal = last.normal_failed.map_or_else(String::new, |normal| format!(" (normal {normal})"));
     text.push_str(&format!(
         "LAST 1h   {} done   {} failed{normal}   {} taken over   {} fenced\n",
-        snapshot.done_1h,
-        snapshot.failures_1h,
-        snapshot.takeovers_1h,
-        fenced_1h(snapshot)
+        snapshot.done_1h, snapshot.failures_1h, snapshot.takeovers_1h, snapshot.fences_1h
     ));
     text.extend(last.line(flags.utc).map(|line| format!("HOURS     {line}\n")));
     if found.is_empty() {
@@ -121,12 +118,6 @@ fn text(
         0 => text,
         more => text + &flags.command(&format!("  and {more} more: rekindle status -o json\n")),
     }
-}
-
-/// Lives that were fenced within the last hour.
-fn fenced_1h(snapshot: &ClusterSnapshot) -> usize {
-    let since = snapshot.now.before(std::time::Duration::from_secs(3_600));
-    snapshot.engines.iter().filter(|engine| engine.fenced_at.is_some_and(|at| at > since)).count()
 }
 
 fn engines_line(engines: &[&EngineView]) -> String {
@@ -224,7 +215,7 @@ fn fields(
                 "failed": snapshot.failures_1h,
                 "normal_failed": last.normal_failed,
                 "taken_over": snapshot.takeovers_1h,
-                "fenced": fenced_1h(snapshot),
+                "fenced": snapshot.fences_1h,
             }),
         ),
         ("hours", last.items()),

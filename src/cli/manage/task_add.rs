@@ -123,7 +123,8 @@ fn note_unknown_kind(session: &Session, kind: &KindName, config: &Config) {
         return;
     }
     // Whatever goes wrong here goes wrong again, and louder, when the task is added.
-    let Ok(Ok((_, engines))) = session.try_read("asking which kinds engines have", |store| store.engines()) else {
+    let Ok(Ok((_, engines))) = session.try_read("asking which kinds engines have", |store| store.newest_engines())
+    else {
         return;
     };
     let live = engines.iter().filter(|engine| engine.state == EngineState::Live);

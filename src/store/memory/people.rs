@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::state::{EngineEntry, State, TaskEntry};
 use crate::config::{Keep, RetentionConfig};
-use crate::protocol::engine::Wanted;
+use crate::protocol::engine::{EngineState, Wanted};
 use crate::protocol::ids::{EngineName, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, TaskState};
 use crate::protocol::time::Timestamp;
@@ -273,6 +273,8 @@ impl State {
             done_1h: done.filter(|task| lately(task.ended_at)).count() as u64,
             failed_1h: failed.filter(|task| lately(task.ended_at)).count() as u64,
             taken_over_1h: (lost.filter(|row| lately(row.ended_at)).count() as u64).saturating_sub(cut_off),
+            fenced_1h: self.engines.values().filter(|e| e.state == EngineState::Fenced && lately(e.ended_at)).count()
+                as u64,
         }
     }
 

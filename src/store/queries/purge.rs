@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::change::{Change, change, in_one};
-use super::engine_rows::forget_engines;
+use super::engine_rows::forget_lives;
 use super::forget::forget as forget_resources;
 use super::hours::forget;
 use super::lines::wake_heads;
@@ -43,7 +43,7 @@ pub fn purge(db: &mut dyn Db, retention: &RetentionConfig, limit: usize) -> Stor
         deleted += forget(db, "hour", "starts_at", span, limit)?;
     }
     if let Keep::For(span) = retention.engines {
-        deleted += forget_engines(db, span, &[], false)?.len();
+        deleted += forget_lives(db, span, limit)?;
     }
     if let Keep::For(span) = retention.resources {
         deleted += forget_resources(db, span, limit)?;

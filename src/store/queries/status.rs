@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::engine_rows::engines;
+use super::engine_rows::newest_engines;
 use super::meta::meta;
 use super::people::is_aside;
 use super::rows::micros;
@@ -17,7 +17,7 @@ use crate::store::types::{COUNT_MAX, FailedKind, StatusView};
 /// See `Store::status`.
 pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
     let meta = meta(db)?;
-    let (now, engines) = engines(db)?;
+    let (now, engines) = newest_engines(db)?;
     let mut counts = Vec::new();
     for state in TaskState::ALL.iter().filter(|s| !matches!(s, TaskState::Done | TaskState::Canceled)) {
         // The literal state lets the partial indexes answer.
@@ -40,7 +40,9 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
          (SELECT count(*) FROM (SELECT 1 FROM task WHERE {failed} AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
          (SELECT count(*) FROM (SELECT 1 FROM attempt WHERE ended_at > {since} AND result = 5 LIMIT {COUNT_MAX}) c), \
          (SELECT count(*) FROM (SELECT 1 FROM task WHERE {interrupted} AND result = 5 AND ended_at > {since} LIMIT {COUNT_MAX}) c), \
-         (SELECT min(claimed_at) FROM task {by} WHERE owner IS NOT NULL)"
+         (SELECT min(claimed_at) FROM task {by} WHERE owner IS NOT NULL), \
+         (SELECT count(*) FROM (SELECT 1 FROM engine_info i LEFT JOIN engine e ON e.incarnation = i.incarnation \
+         WHERE COALESCE(e.ended_at, i.ended_at) > {since} AND COALESCE(e.state, i.end_state) = 2 LIMIT {COUNT_MAX}) c)"
     ));
     let mut row = db.first("count the last hour", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
     let mut next = || row.int().unsigned_abs();
@@ -52,6 +54,7 @@ pub fn status(db: &mut dyn Db) -> StoreResult<StatusView> {
         // What was lost and waits for a person was taken over by nobody.
         taken_over_1h: lost.saturating_sub(interrupted),
         oldest_running: row.opt_int().map(|t| now.since(Timestamp::from_us(t))),
+        fenced_1h: row.int().unsigned_abs(),
         oldest_ready: oldest_ready(db, now)?,
         failed_kinds: failed_kinds(db, now)?,
         meta,

@@ -235,7 +235,7 @@ pub struct ResourceRow {
 pub struct StatusView {
     /// The meta row.
     pub meta: Meta,
-    /// All engines that are not forgotten, newest life of each name, and lives that ended lately.
+    /// The newest life of each name, and those that may still own something.
     pub engines: Vec<EngineRow>,
     /// Per state.
     pub counts: Vec<(TaskState, u64)>,
@@ -251,6 +251,8 @@ pub struct StatusView {
     pub failed_1h: u64,
     /// Lost attempts within the last hour.
     pub taken_over_1h: u64,
+    /// Lives that were fenced within the last hour, whatever came after them.
+    pub fenced_1h: u64,
 }
 
 /// Failed tasks of one kind.

@@ -170,6 +170,7 @@ macro_rules! store_cases {
                 states_of_many_tasks_are_read_at_once
                 status_counts_what_is_there
                 lost_attempts_of_the_last_hour_are_counted
+                every_fence_of_the_last_hour_is_counted
                 resources_in_use_or_named_are_listed
                 attempts_are_listed_in_order_with_the_running_and_the_last_one;
             texts:
@@ -232,6 +233,7 @@ macro_rules! rows_cases {
                 a_row_of_an_engine_that_cannot_be_read_ends_no_sweep
                 one_claim_brings_no_more_than_its_bytes
                 no_row_poisons_the_mean_of_its_hour
+                a_crash_loop_leaves_few_lives_and_status_reads_one
                 random_rows_stop_nothing_but_themselves;
         }
     };

@@ -291,10 +291,16 @@ impl Play<'_> {
         }
         self.both(when, |rig| {
             let status = rig.store.status().unwrap();
-            let engines = status.engines.into_iter().map(|e| (e.incarnation, e.state, e.beat, e.taken_over, e.proof));
+            let engines = rig
+                .store
+                .engines()
+                .unwrap()
+                .1
+                .into_iter()
+                .map(|e| (e.incarnation, e.state, e.beat, e.taken_over, e.proof));
             let mut engines: Vec<_> = engines.collect();
             engines.sort();
-            (status.counts, status.done_1h, status.failed_1h, status.taken_over_1h, engines)
+            (status.counts, status.done_1h, status.failed_1h, status.taken_over_1h, status.fenced_1h, engines)
         });
     }
 

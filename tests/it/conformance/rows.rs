@@ -218,6 +218,45 @@ pub fn no_row_poisons_the_mean_of_its_hour(rig: &Rig) {
     store.add_hours(a.incarnation, &odd).unwrap();
 }
 
+/// 10,000 lives within a week are ten a minute of one engine that cannot stay up.
+pub fn a_crash_loop_leaves_few_lives_and_status_reads_one(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    let b = engine("b").on(rig);
+    b.dies(store);
+    assert!(store.close(b.incarnation).unwrap());
+    let columns = "name, host, boot_id, pid, state_id, version, protocol_min, protocol_max, kinds, slots, means, timing, \
+                   registered_at, end_state, end_beat, end_beat_at, ended_at, \"release\"";
+    for n in 0..14 {
+        rig.sql(&format!(
+            "INSERT INTO engine_info (incarnation, {columns}) SELECT incarnation % 4611686018427387904 + {}, {columns} \
+             FROM engine_info WHERE name = 'b'",
+            1_i64 << n
+        ));
+    }
+    assert!(store.engines().unwrap().1.len() > 10_000);
+    // All of them have registered in one moment, which tells nobody apart; the next life is the newest.
+    rig.pass(secs(1));
+    let b = engine("b").on(rig);
+    let names = |rows: Vec<rekindle::store::EngineRow>| {
+        let mut rows: Vec<_> = rows.into_iter().map(|row| row.incarnation).collect();
+        rows.sort();
+        rows
+    };
+    let mut newest = vec![a.incarnation, b.incarnation];
+    newest.sort();
+    assert_eq!(names(store.newest_engines().unwrap().1), newest);
+    assert_eq!(names(store.status().unwrap().engines), newest);
+    let week = RetentionConfig::default();
+    assert_eq!(store.purge(&week, 1_000).unwrap(), 0, "they have just ended");
+    rig.pass(secs(2 * 3_600));
+    assert_eq!(store.purge(&week, 1_000).unwrap(), 1_000, "in batches");
+    while store.purge(&week, 5_000).unwrap() > 0 {}
+    assert_eq!(store.engines().unwrap().1.len(), 20 + 2);
+    rig.pass(secs(8 * 86_400));
+    store.purge(&week, 1_000).unwrap();
+    assert_eq!(store.engines().unwrap().1.len(), 2);
+}
+
 /// What was written before there were rules.
 pub fn the_migration_mends_rows_or_sets_them_aside(rig: &Rig) {
     rig.store.migrate().unwrap();

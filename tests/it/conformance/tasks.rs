@@ -234,6 +234,24 @@ pub fn status_counts_what_is_there(rig: &Rig) {
     assert_eq!((status.engines.len(), status.meta.identity_matches), (1, true));
 }
 
+/// A fence was forgotten as soon as the engine was started again: one that flapped looked healthy.
+pub fn every_fence_of_the_last_hour_is_counted(rig: &Rig) {
+    let store = &*rig.store;
+    for _ in 0..2 {
+        let a = engine("a").on(rig);
+        a.dies(store);
+        a.takeover(store);
+        assert!(store.close(a.incarnation).unwrap());
+    }
+    let stopped = engine("a").on(rig);
+    store.stop(stopped.incarnation).unwrap();
+    engine("a").on(rig);
+    engine("b").on(rig).dies(store);
+    assert_eq!(store.status().unwrap().fenced_1h, 3);
+    rig.pass(secs(3_601));
+    assert_eq!(store.status().unwrap().fenced_1h, 0);
+}
+
 pub fn lost_attempts_of_the_last_hour_are_counted(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     task().add_many(store, 2);

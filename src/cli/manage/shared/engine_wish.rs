@@ -69,7 +69,7 @@ pub fn run(names: &Names, wish: Wish, flags: &GlobalFlags) -> Result<Exit, CliEr
         true => Session::open_patient(flags, &loaded)?,
         false => Session::open(flags, &loaded, Access::Current)?,
     };
-    let (now, rows) = session.read("listing engines", |store| store.engines())?;
+    let (now, rows) = session.read("listing engines", |store| store.newest_engines())?;
     let newest = newest_lives(&rows);
     let wanted_names = chosen(names, &newest, &loaded.config.engine.name)?;
     consent::expected(flags, wanted_names.len(), "engine")?;
@@ -253,7 +253,7 @@ fn watch(session: &Session, asked: &[Asked], wish: Wish, flags: &GlobalFlags) ->
     let mut handed_back = HandedBack::default();
     let tells = flags.output.is_for_people();
     loop {
-        let answer = session.try_read("watching engines", |store| store.engines())?;
+        let answer = session.try_read("watching engines", |store| store.newest_engines())?;
         if let Some((_, rows)) = patience.bear(session, answer)? {
             let newest = newest_lives(&rows);
             if wish.deadline.is_some() {
