@@ -109,6 +109,10 @@ pub fn changed() {
 /// Does something that must not end by a panic: with a thread gone that others rely on, the process would go on
 /// for nothing. So it ends, and whoever watches it starts it again.
 pub fn or_abort(what: &str, body: impl FnOnce()) {
+    if player().is_some() {
+        // A process that dies in the play is taken off its stacks by unwinding them: no panic, and not to be caught.
+        return body();
+    }
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
         log::error!("{what} panicked: the process ends");
         log::logger().flush();
