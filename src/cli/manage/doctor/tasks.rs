@@ -34,10 +34,15 @@ fn user_line(user: Option<(&str, Option<&str>)>, secrets: &[(&'static str, PathB
     let name = &who.name;
     Some(match (read.is_empty(), user) {
         (true, _) => Line::ok("tasks", format!("a task that runs as {name} reads nothing of the engine's")),
-        (false, None) => Line::warn(
+        // No fault: so it is wherever only administrators write commands, and a warning that is always there is
+        // read by nobody.
+        (false, None) => Line::ok(
             "tasks",
-            format!("a task that runs as {name}, as the engine does, can read {}", read.join(", ")),
-            "fine where only the administrators write commands; else give the kinds a user: kind.NAME.user",
+            format!(
+                "a task that runs as {name}, as the engine does, can read {}; one of a kind with a user of its own \
+                 (kind.NAME.user) could not",
+                read.join(", ")
+            ),
         ),
         (false, Some(_)) => Line::warn(
             "tasks",
@@ -79,6 +84,21 @@ mod tests {
     use crate::config::{LoadOptions, load};
 
     #[test]
+    fn a_user_of_its_own_that_can_read_something_all_the_same_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("pw");
+        std::fs::write(&open, "geheim").unwrap();
+        for path in [dir.path(), &open] {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let secrets = [("the password in", open.clone())];
+        let line = user_line(Some(("nobody", None)), &secrets).unwrap();
+        assert_eq!((line.verdict, line.fix.as_deref()), (Verdict::Warn, Some("take the right to read from nobody")));
+        std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        assert_eq!(user_line(Some(("nobody", None)), &secrets).unwrap().verdict, Verdict::Ok);
+    }
+
+    #[test]
     fn what_a_task_of_the_engines_own_user_can_read_is_named_and_what_is_not_there_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -96,10 +116,13 @@ mod tests {
         .unwrap();
         let loaded = load(&LoadOptions { config: Some(at("a.toml")), ..LoadOptions::default() }).unwrap();
         let lines = task_lines(&loaded);
-        assert_eq!((lines.len(), lines[0].verdict), (1, Verdict::Warn));
-        assert!(lines[0].text.ends_with(&format!("can read the password in {}", at("pw").display())), "{lines:?}");
+        assert_eq!((lines.len(), lines[0].verdict), (1, Verdict::Ok));
+        assert!(
+            lines[0].text.contains(&format!("can read the password in {}; one of", at("pw").display())),
+            "{lines:?}"
+        );
         assert!(!lines[0].text.contains("geheim"));
         std::fs::remove_file(at("pw")).unwrap();
-        assert_eq!(task_lines(&loaded)[0].verdict, Verdict::Ok);
+        assert!(task_lines(&loaded)[0].text.ends_with("reads nothing of the engine's"));
     }
 }
