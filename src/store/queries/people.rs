@@ -177,10 +177,10 @@ fn list(
             let name = s.text(name.as_str());
             wheres.push(format!("t.id IN (SELECT task FROM task_resource WHERE resource = {name})"));
         } else {
-            // A JSON array of names: the quoted name stands in it exactly if it is an element.
-            let quoted = serde_json::to_string(name.as_str()).unwrap_or_default();
-            let part = s.text(quoted.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
-            wheres.push(format!("t.resources LIKE '%' || {part} || '%' ESCAPE '\\'"));
+            // A JSON array of names: the quoted name stands in it exactly if it is an element. Not by LIKE: on SQLite
+            // that is blind to case, and elsewhere a server's settings say what a backslash in a text means.
+            let part = s.text(serde_json::to_string(name.as_str()).unwrap_or_default());
+            wheres.push(format!("replace(t.resources, {part}, '') <> t.resources"));
         }
     }
     if let Some(engine) = &filter.engine {
