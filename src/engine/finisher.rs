@@ -30,6 +30,9 @@ use crate::turns;
 /// Reports of one batch.
 const BATCH: usize = 1_000;
 
+/// And bytes of results and output, unless one alone has more: a server may take no statement that is larger.
+const BATCH_BYTES: usize = 4 << 20;
+
 /// How long the first report of a batch waits for more.
 const GATHER: Duration = Duration::from_millis(2);
 
@@ -160,10 +163,14 @@ impl Finisher {
             }
         }
         let mut wait = if self.pending.is_empty() { self.ending_pause() } else { self.retry_delay() };
-        while self.pending.len() < BATCH {
+        let size = |pending: &Pending| pending.end.output.len() + pending.end.value.as_ref().map_or(0, String::len);
+        let mut bytes: usize = self.pending.iter().map(size).sum();
+        while self.pending.len() < BATCH && bytes < BATCH_BYTES {
+            let known = self.pending.len();
             match turns::receive(&reports, wait) {
                 Ok(report) => {
                     self.take(report);
+                    bytes += self.pending[known..].iter().map(size).sum::<usize>();
                     wait = if self.failed == 0 && reports.is_empty() { GATHER } else { Duration::ZERO };
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::control::AttemptControl;
 use super::ended::Ended;
 use crate::clock::{Clock, SystemClock};
-use crate::protocol::ids::{EngineName, KindName, ResourceName, TaskId, Token};
+use crate::protocol::ids::{EngineName, KindName, PAYLOAD_MAX, ResourceName, TaskId, Token};
 use crate::protocol::task::{AttemptResult, Reason};
 use crate::protocol::time::LeaseInstant;
 
@@ -127,10 +127,14 @@ impl Context {
     }
 }
 
+/// The longest result that is kept, in bytes; as long as a payload may be. A longer one fails the task, for a person:
+/// cut short it would be another result, and written whole it could be more than the server takes at once.
+pub const VALUE_MAX: usize = PAYLOAD_MAX;
+
 /// What a handler says about its attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done, perhaps with a result to keep.
+    /// Done, perhaps with a result to keep, of at most [`VALUE_MAX`] bytes.
     Done(Option<String>),
     /// Not now; the next attempt is not before this and costs no retry.
     RetryAfter(Duration),
@@ -177,6 +181,10 @@ pub fn run_caught(handler: &dyn Handler, ctx: &Context) -> Ended {
 
 fn ended_of(outcome: Outcome) -> Ended {
     match outcome {
+        Outcome::Done(Some(value)) if value.len() > VALUE_MAX => Ended::new(AttemptResult::Failed).with_detail(&format!(
+            "the handler returned {} bytes; a result of at most {VALUE_MAX} is kept: put it elsewhere and return its place",
+            value.len()
+        )),
         Outcome::Done(value) => Ended { value, ..Ended::new(AttemptResult::Done) },
         Outcome::RetryAfter(span) => Ended { retry_after: Some(span), ..Ended::new(AttemptResult::Tempfail) },
         Outcome::Tempfail(error) => Ended::new(AttemptResult::Tempfail).with_detail(&error),
@@ -207,6 +215,8 @@ mod tests {
             Outcome::Done(Some(value["n"].to_string()))
         });
         assert_eq!((done.result, done.value.as_deref()), (AttemptResult::Done, Some("7")));
+        let long = run(|_: &Context| Outcome::Done(Some("x".repeat(VALUE_MAX + 1))));
+        assert!(long.result == AttemptResult::Failed && long.detail.unwrap().contains("1048577 bytes"));
         let span = Duration::from_secs(9);
         let later = run(move |_: &Context| Outcome::RetryAfter(span));
         assert_eq!((later.result, later.retry_after), (AttemptResult::Tempfail, Some(span)));

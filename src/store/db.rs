@@ -15,6 +15,10 @@ pub trait Db: Send {
     fn execute(&mut self, step: &'static str, sql: &Sql) -> StoreResult<usize>;
     /// Runs a statement and returns its rows.
     fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>>;
+    /// The most bytes that one statement may bring, where the server has a limit that people set.
+    fn bytes_max(&self) -> usize {
+        usize::MAX
+    }
     /// Begins a transaction that will write.
     fn begin(&mut self, step: &'static str) -> StoreResult<()>;
     /// Whether the open transaction is still the one that was begun, where a server may end one without a word; an
@@ -88,6 +92,9 @@ impl Db for Inside<'_> {
     }
     fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>> {
         self.0.query(step, sql)
+    }
+    fn bytes_max(&self) -> usize {
+        self.0.bytes_max()
     }
     fn begin(&mut self, _: &'static str) -> StoreResult<()> {
         Ok(())

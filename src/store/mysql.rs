@@ -159,6 +159,20 @@ impl MysqlDb {
         &mut self.connection
     }
 
+    /// The server would end the connection without a word, and the same statement would be sent again and again.
+    fn check_size(&self, step: &'static str, sql: &Sql) -> StoreResult<()> {
+        let size = sql.text.len().max(sql.binds.iter().map(Bind::size).sum());
+        let limit = self.server.bytes_max();
+        if size <= limit {
+            return Ok(());
+        }
+        Err(StoreError::Refused(format!(
+            "{step}: {size} bytes are more than the server at {} takes at once (max_allowed_packet leaves room for \
+             {limit}): raise max_allowed_packet there, to 16 MiB or more",
+            self.place
+        )))
+    }
+
     fn batch(&mut self, step: &'static str, text: &str) -> StoreResult<()> {
         self.connection.batch_execute(text).map_err(|e| self.sort(step, &e))
     }
@@ -213,11 +227,17 @@ impl Db for MysqlDb {
 
     fn execute(&mut self, step: &'static str, sql: &Sql) -> StoreResult<usize> {
         debug_assert_eq!(set_order::depends(&sql.text), None, "{}", sql.text);
+        self.check_size(step, sql)?;
         sql.clone().execute(&mut self.connection).map_err(|e| self.sort(step, &e))
     }
 
     fn query(&mut self, step: &'static str, sql: &Sql) -> StoreResult<Vec<Row>> {
+        self.check_size(step, sql)?;
         sql.clone().load::<Row>(&mut self.connection).map_err(|e| self.sort(step, &e))
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.server.bytes_max()
     }
 
     /// MySQL ends silent clients by one timeout whether they hold a transaction or not: it is short while

@@ -29,6 +29,20 @@ pub enum Bind {
     Texts(Vec<Option<String>>),
 }
 
+impl Bind {
+    /// About how many bytes it is on its way.
+    pub fn size(&self) -> usize {
+        const LENGTH: usize = 9;
+        match self {
+            Self::Int(_) => LENGTH,
+            Self::Text(text) => LENGTH + text.as_ref().map_or(0, String::len),
+            Self::Bytes(bytes) => LENGTH + bytes.as_ref().map_or(0, Vec::len),
+            Self::Ints(list) => LENGTH * (1 + list.len()),
+            Self::Texts(list) => list.iter().flatten().map(|text| LENGTH + text.len()).sum::<usize>() + LENGTH,
+        }
+    }
+}
+
 /// A value that came back.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {

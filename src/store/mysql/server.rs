@@ -47,6 +47,8 @@ pub struct Server {
     version: (u32, u32, u32),
     has_uid: bool,
     is_galera: bool,
+    /// `max_allowed_packet`: a statement with more ends the connection, and says nothing.
+    packet: usize,
 }
 
 /// Ends idle connections of MySQL while they hold no transaction.
@@ -68,20 +70,33 @@ fn is_on(value: Option<&String>) -> bool {
     value.is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "ON" | "1" | "YES"))
 }
 
-/// Before anything is asked: a server may be set to give no more than some rows. `DEFAULT` would be its own setting.
-const EVERY_ROW: &str = "SET SESSION sql_select_limit = 18446744073709551615";
+/// Before anything is asked: a server may be set to give no more than some rows, to answer nothing that might read
+/// many or takes long, and in any language. `DEFAULT` would be its own setting. Nobody knows yet which product it is:
+/// each reads its own of the two comments.
+fn first_words(settings: &Settings) -> String {
+    let ms = settings.statement_timeout.as_millis().max(1);
+    format!(
+        "SET SESSION sql_select_limit = 18446744073709551615, sql_big_selects = 1, lc_messages = 'en_US' \
+         /*M!100600 , max_statement_time = {}.{:03} */ /*!80000 , max_execution_time = {ms} */",
+        ms / 1_000,
+        ms % 1_000
+    )
+}
+
+const LOOKED_AT: [&str; 6] =
+    ["version", "server_uid", "wsrep_on", "read_only", "super_read_only", "max_allowed_packet"];
 
 /// Looks at a server that has just let us in, and turns away what cannot be used.
 pub fn look(db: &mut MysqlDb, settings: &Settings) -> StoreResult<Server> {
-    db.batch("set up the session", EVERY_ROW)?;
-    let found =
-        variables(db, "look at the server", &["version", "server_uid", "wsrep_on", "read_only", "super_read_only"])?;
+    db.batch("set up the session", &first_words(settings))?;
+    let found = variables(db, "look at the server", &LOOKED_AT)?;
     let text = found.get("version").cloned().unwrap_or_default();
     let server = Server {
         product: if text.to_ascii_lowercase().contains("mariadb") { Product::MariaDb } else { Product::Mysql },
         version: parse_version(&text),
         has_uid: found.contains_key("server_uid"),
         is_galera: is_on(found.get("wsrep_on")),
+        packet: found.get("max_allowed_packet").and_then(|text| text.parse().ok()).unwrap_or(1 << 20),
     };
     if server.version < server.product.oldest() {
         let (name, (major, minor, patch)) = (server.product.word(), server.product.oldest());
@@ -124,6 +139,15 @@ impl Server {
     /// Whether it is a node of a Galera cluster.
     pub const fn is_galera(&self) -> bool {
         self.is_galera
+    }
+
+    /// The most bytes that one statement may bring, with room for what stands around them.
+    pub const fn bytes_max(&self) -> usize {
+        match self.packet {
+            // Not looked at yet.
+            0 => usize::MAX,
+            packet => packet - packet / 16,
+        }
     }
 
     /// The statements that set a session up; each setting only where the server knows it.

@@ -12,6 +12,7 @@ use super::change::{Change, change_held};
 use super::done::{finish_short, free_all, is_short};
 use super::ends::{Ended, write_next};
 use super::engines;
+use super::fit;
 use super::lines::{leave_lines, wake};
 use super::rows::{COUNT_CEILING, NEXT_VERSION, Names, resources_of};
 use super::takeover::lock_resources_waiting;
@@ -26,6 +27,7 @@ use crate::store::types::{Finish, FinishOutcome, Finisher, Held};
 /// See `Store::finish`. One transaction, whatever the ends are: of a step that is repeated nothing may
 /// have been committed, or the repetition would find its own writes and call them refused.
 pub fn finish(db: &mut dyn Db, who: &Finisher, ends: &[Finish]) -> StoreResult<Vec<FinishOutcome>> {
+    let ends = &*fit::without_values_too_large(ends, db.bytes_max());
     let (short, long): (Vec<&Finish>, Vec<&Finish>) = ends.iter().partition(|end| is_short(end));
     let is_keyed = ends.iter().any(|end| end.keyed);
     let written: BTreeSet<Held> = if long.is_empty() && !is_keyed && db.dialect().has_writing_cte {
@@ -42,7 +44,10 @@ pub fn finish(db: &mut dyn Db, who: &Finisher, ends: &[Finish]) -> StoreResult<V
             let wants = resources_of(db, &keyed)?;
             let locked = lock_resources_waiting(db, wants.values().flatten())?;
             let (mut written, mut left) = finish_long(db, who, &long, &wants, &locked)?;
-            let done = finish_short(db, who, &short, &wants)?;
+            let mut done = Vec::new();
+            for batch in fit::batches(&short, db.bytes_max()) {
+                done.extend(finish_short(db, who, batch, &wants)?);
+            }
             let freed = free_all(db, &done, &wants)?;
             left.retain(|name| !freed.contains(name));
             leave_lines(db, &left)?;
@@ -197,10 +202,12 @@ fn write_output(db: &mut dyn Db, end: &Finish) -> StoreResult<()> {
     if end.output.is_empty() {
         return Ok(());
     }
+    // A server that takes less at once gets the end of it: what it does not take would hold up every other end.
+    let cut = end.output.len().saturating_sub(db.bytes_max().saturating_sub(1_024));
     let mut s = db.stmt();
     let id = s.int(end.held.task.as_i64());
-    let dropped = s.int(i64::try_from(end.output_dropped).unwrap_or(i64::MAX));
-    let output = s.bytes(end.output.clone());
+    let dropped = s.int(i64::try_from(end.output_dropped).unwrap_or(i64::MAX).saturating_add_unsigned(cut as u64));
+    let output = s.bytes(end.output[cut..].to_vec());
     let sql = s.sql(format!(
         "INSERT INTO attempt_output (task, attempt, dropped, output) SELECT id, attempt, {dropped}, {output} \
          FROM task WHERE id = {id} {}",

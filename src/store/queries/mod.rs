@@ -13,6 +13,7 @@ pub mod ends;
 pub mod engine_rows;
 pub mod engines;
 pub mod finish;
+mod fit;
 pub mod forget;
 pub mod history;
 pub mod hours;
