@@ -95,6 +95,7 @@ pub mod db;
 pub mod dialect;
 pub mod error;
 mod grants;
+pub mod language;
 pub mod memory;
 pub mod migrate;
 #[cfg(feature = "mysql")]

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::api::StoreResult;
 use super::db::Db;
 use super::error::{Cause, StoreError};
+use super::language::Learnt;
 use super::pooler::Pooler;
 use crate::config::DatabaseUrl;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub cache_kib: u32,
     /// Whether a pooler was found there.
     pub pooler: Pooler,
+    /// In which language a PostgreSQL there says what is wrong, once somebody has asked.
+    pub words: Learnt,
     /// Other places are named too: one that takes no writes is passed over for them.
     pub has_others: bool,
 }
@@ -51,6 +54,7 @@ impl Settings {
             create: false,
             cache_kib: 2_000,
             pooler: Pooler::default(),
+            words: Learnt::default(),
             has_others: false,
         }
     }

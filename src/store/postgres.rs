@@ -4,8 +4,9 @@
 //!   plain finishes are one statement each.
 //! * Its identity is the system identifier and the timeline of the WAL that is being written, readable
 //!   without privileges and right at once after a promotion (`pg_control_checkpoint()` lags).
-//! * diesel exposes no SQLSTATE: errors are sorted by their text, which a server may translate, so what
-//!   is not recognised inside a retryable step counts as "refused" and is loud.
+//! * diesel exposes no SQLSTATE: errors are sorted by their text, which a server may translate; sessions ask for
+//!   English, and where they may not have it, what nobody can read counts as passing (`words.rs`,
+//!   `conformance::postgres_hostile`).
 //! * A frozen server hangs a call for ever whatever the timeouts say: callers abandon the thread.
 //!   `connect_timeout`, keepalives and `tcp_user_timeout` end what a dead network left.
 //! * A pooler may sit between, which gives each transaction another session (`pooler.rs`).
@@ -13,6 +14,7 @@
 //!   backlog that was looked at while nothing ran drained twenty times slower (`plans::postgres`).
 
 pub mod backend;
+mod words;
 
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::deserialize::{self, FromSql, QueryableByName};
@@ -26,6 +28,7 @@ use diesel::{Connection, ConnectionError, RunQueryDsl};
 use super::api::StoreResult;
 use super::db::Db;
 use super::error::{Cause, StoreError};
+use super::language::Words;
 use super::pool::{Opener, Settings};
 use super::pooler;
 use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
@@ -123,11 +126,19 @@ pub struct Postgres {
     broken: bool,
     /// How a transaction begins where a pooler sits between.
     pooled: Option<String>,
+    /// In which language it says what is wrong.
+    words: Words,
 }
 
 impl Postgres {
     /// Connects and sets the session up.
     pub fn open(settings: &Settings) -> StoreResult<Self> {
+        let mut db = Self::connect(settings)?;
+        words::settle(&mut db, settings)?;
+        Ok(db)
+    }
+
+    fn connect(settings: &Settings) -> StoreResult<Self> {
         if !settings.pooler.is_known() {
             match Self::open_directly(settings) {
                 Ok(Some(direct)) => return Ok(direct),
@@ -167,7 +178,14 @@ impl Postgres {
     }
 
     fn new(connection: PgConnection, settings: &Settings, pooled: Option<String>) -> Self {
-        Self { connection, place: settings.place(), in_transaction: false, broken: false, pooled }
+        Self {
+            connection,
+            place: settings.place(),
+            in_transaction: false,
+            broken: false,
+            pooled,
+            words: Words::English,
+        }
     }
 
     /// Whether it must not be used again.
@@ -205,7 +223,7 @@ impl Postgres {
     }
 
     fn sort(&mut self, step: &'static str, error: Error) -> StoreError {
-        let sorted = classify(step, &self.place, error);
+        let sorted = classify(step, &self.place, self.words, error);
         if matches!(sorted, StoreError::Unknown { .. } | StoreError::Unreachable { .. }) {
             self.broken = true;
         }
@@ -307,7 +325,7 @@ const LOST: [&str; 7] = [
 const BUSY: [&str; 5] =
     ["deadlock detected", "lock timeout", "statement timeout", "could not obtain lock", "could not serialize"];
 
-fn classify(step: &'static str, place: &str, error: Error) -> StoreError {
+fn classify(step: &'static str, place: &str, words: Words, error: Error) -> StoreError {
     let text = error.to_string();
     let source = Cause(one_line(&text));
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -325,6 +343,10 @@ fn classify(step: &'static str, place: &str, error: Error) -> StoreError {
             StoreError::Schema(super::error::SchemaProblem::Missing)
         }
         Error::BrokenTransactionManager => StoreError::Unreachable { place: place.to_owned(), source },
+        // Nobody here can read it, and nothing of it was applied.
+        Error::DatabaseError(DatabaseErrorKind::Unknown, _) if words == Words::Foreign => {
+            StoreError::Busy { step, source }
+        }
         _ => StoreError::Broken { step, source },
     }
 }
@@ -471,7 +493,12 @@ mod tests {
     #[test]
     fn errors_are_sorted_by_what_to_do_next() {
         let sort = |text: &str| {
-            classify("claim", "here", Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned())))
+            classify(
+                "claim",
+                "here",
+                Words::English,
+                Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned())),
+            )
         };
         assert!(matches!(sort("deadlock detected"), StoreError::Busy { .. }));
         assert!(matches!(sort("canceling statement due to lock timeout"), StoreError::Busy { .. }));

@@ -65,10 +65,35 @@ pub fn check(db: &mut dyn Db) -> StoreResult<()> {
     for text in statements {
         match run(db, text) {
             Err(error) if is_refusal(&error) => return Err(name_missing(db, error)?),
+            // What a server says in a language of its own is sorted as busy: its catalog knows no language.
+            Err(StoreError::Busy { step, source }) if db.dialect().has_writing_cte => {
+                return match missing_in_catalog(db)? {
+                    missing if missing.is_empty() => Err(StoreError::Busy { step, source }),
+                    missing => Err(StoreError::Rights { missing: missing.join(", "), source }),
+                };
+            }
             other => other?,
         }
     }
     Ok(())
+}
+
+/// Where only some columns are granted, this names more than is missing.
+fn missing_in_catalog(db: &mut dyn Db) -> StoreResult<Vec<String>> {
+    let mut missing = Vec::new();
+    for n in &NEEDED {
+        let rights = [("SELECT", true), ("INSERT", n.inserts), ("UPDATE", n.updates), ("DELETE", n.deletes)];
+        for (right, _) in rights.into_iter().filter(|(_, is_needed)| *is_needed) {
+            let mut s = db.stmt();
+            let (table, what) = (s.text(n.table), s.text(right));
+            // No such table: that is no matter of rights, and the schema's check says it.
+            let sql = s.sql(format!("SELECT COALESCE(has_table_privilege(to_regclass({table}), {what}), true)"));
+            if db.first(STEP, &sql)?.is_some_and(|mut row| row.int() == 0) {
+                missing.push(format!("{right} on {}", n.table));
+            }
+        }
+    }
+    Ok(missing)
 }
 
 fn one_statement() -> String {
