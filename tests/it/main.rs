@@ -5,6 +5,7 @@
 mod cli;
 mod cluster;
 mod conformance;
+mod hostile;
 mod mariadb;
 mod plans;
 mod planted;

@@ -21,7 +21,7 @@ mod restores;
 mod rig;
 mod rights;
 mod secrets;
-mod server;
+pub mod server;
 mod stops;
 mod units;
 mod unknown;

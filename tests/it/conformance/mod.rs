@@ -308,6 +308,26 @@ mod postgres {
     lock_cases!(crate::support::databases::on_empty_postgres);
 }
 
+/// As a user without special rights, on a server that is set to everything that could be in the way.
+mod postgres_hostile {
+    store_cases!(crate::support::databases::on_hostile_postgres);
+    model_cases!(crate::support::databases::on_hostile_postgres);
+    watcher_cases!(crate::support::databases::on_hostile_postgres);
+    bell_cases!(crate::support::databases::on_hostile_postgres);
+    schema_cases!(crate::support::databases::on_empty_hostile_postgres);
+    lock_cases!(crate::support::databases::on_empty_hostile_postgres);
+}
+
+/// The same on MariaDB.
+mod mariadb_hostile {
+    store_cases!(crate::support::databases::on_hostile_mariadb);
+    model_cases!(crate::support::databases::on_hostile_mariadb);
+    watcher_cases!(crate::support::databases::on_hostile_mariadb);
+    bell_cases!(crate::support::databases::on_hostile_mariadb);
+    schema_cases!(crate::support::databases::on_empty_hostile_mariadb);
+    lock_cases!(crate::support::databases::on_empty_hostile_mariadb);
+}
+
 mod pgbouncer {
     store_cases!(crate::support::databases::on_pgbouncer);
     model_cases!(crate::support::databases::on_pgbouncer);

@@ -16,8 +16,8 @@ use rekindle::store::sql::{Row, Sql};
 use rekindle::store::sqlite::SqliteDb;
 use rekindle::store::{MemoryStore, Settings, Store, StoreResult, open};
 
-use super::mariadb;
 use super::postgres::{self, Database};
+use super::{hostile, mariadb};
 
 /// A store over a database of its own.
 pub struct Rig {
@@ -129,6 +129,26 @@ fn with_postgres(case: Case, database: fn(&str) -> Database) {
     }
 }
 
+/// Runs a case as a plain user, on a server that is set up for others.
+pub fn on_hostile_postgres(case: Case) {
+    with_postgres(case, hostile::postgres_migrated);
+}
+
+/// The same without a schema.
+pub fn on_empty_hostile_postgres(case: Case) {
+    with_postgres(case, hostile::postgres_empty);
+}
+
+/// The same on MariaDB.
+pub fn on_hostile_mariadb(case: Case) {
+    with_mariadb(case, |server| hostile::mariadb(server, mariadb::Database::migrated));
+}
+
+/// The same without a schema.
+pub fn on_empty_hostile_mariadb(case: Case) {
+    with_mariadb(case, |server| hostile::mariadb(server, mariadb::Database::empty));
+}
+
 /// Runs a case over a fresh MariaDB database.
 pub fn on_mariadb(case: Case) {
     with_mariadb(case, mariadb::Database::migrated);
@@ -156,6 +176,11 @@ impl Rig {
         let url = DatabaseUrl::sqlite(dir.path().join("rekindle.db"));
         let settings = Settings { create: true, statement_timeout: Duration::from_secs(60), ..Settings::new(url) };
         Self::over(Place::Sqlite { settings, _dir: dir })
+    }
+
+    /// Over a database of a server of the test's own.
+    pub fn over_mariadb(database: mariadb::Database) -> Self {
+        Self::over(Place::Mariadb(database))
     }
 
     /// An empty store in memory beside this one, for comparison.

@@ -14,7 +14,7 @@ use rekindle::store::{Settings, open};
 /// A database of its own, dropped with it.
 pub struct Database {
     pub settings: Settings,
-    name: String,
+    pub name: String,
     server: String,
 }
 

@@ -2,6 +2,7 @@
 
 pub mod builders;
 pub mod databases;
+pub mod hostile;
 pub mod login;
 pub mod mariadb;
 pub mod postgres;

@@ -14,7 +14,7 @@ use rekindle::store::{Settings, open};
 /// A database of its own, dropped with it.
 pub struct Database {
     pub settings: Settings,
-    name: String,
+    pub name: String,
 }
 
 const PREFIX: &str = "rekindle_it_";
@@ -67,7 +67,7 @@ impl Database {
         Settings::new(DatabaseUrl::parse(&format!("{base}/{}", self.name)).unwrap())
     }
 
-    fn create(server: &str, template: &str) -> Self {
+    pub fn create(server: &str, template: &str) -> Self {
         let name = format!("{PREFIX}{}_{:08x}", std::process::id(), fastrand::u32(..));
         let sql = format!("CREATE DATABASE {name} TEMPLATE {template}");
         // The template may still have a session that is just going.
