@@ -11,7 +11,7 @@
 //!
 //! A database that is not UTF-8 is turned away: it cannot keep every name and text, some of them would fail as they
 //! are written, and a task's end among them, long after it ran
-//! (`conformance::postgres_latin1`).
+//! (`hostile::a_database_that_is_not_utf8_is_refused_before_anything_is_written`).
 //!
 //! Asked once for each place and process, because each costs a trip, and because what is refused stands in the
 //! server's log.
