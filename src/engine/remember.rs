@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::epoch_file::{self, Remembered};
 use super::shared::Shared;
@@ -48,6 +49,9 @@ pub struct KeptBeat {
 /// notice more, but a restore of less than that is seen by the engines that ran through it.
 const KEEP_EVERY: u32 = 6;
 
+/// With tolerant timing too.
+const KEEP_EVERY_MAX: Duration = Duration::from_secs(60);
+
 /// The thread that keeps a beat makes a few system calls.
 const KEEP_STACK: usize = 128 << 10;
 
@@ -74,7 +78,8 @@ impl Shared {
         let now = self.clock.lease_now();
         let mut kept = self.kept_beat.lock();
         let is_other = kept.last.as_ref().is_none_or(|kept| kept.incarnation != incarnation);
-        let is_due = kept.at.is_none_or(|at| now.since(at) >= self.options.timing.lease() * KEEP_EVERY);
+        let every = (self.options.timing.lease() * KEEP_EVERY).min(KEEP_EVERY_MAX);
+        let is_due = kept.at.is_none_or(|at| now.since(at) >= every);
         // A life is kept from its first beat: a registration alone may be one of many in a row.
         if beat == 0 || !(is_other || is_due) || kept.is_writing.swap(true, Ordering::AcqRel) {
             return;
