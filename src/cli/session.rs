@@ -230,7 +230,7 @@ fn sort(cluster: &str, url: &DatabaseUrl, origin: &Origin, error: &StoreError, d
             CliError { next: Vec::new(), ..error }.next(WHICH_DATABASE).next("rekindle db status")
         }
         StoreError::Schema(problem) => schema(cluster, problem),
-        StoreError::ReadOnly { step, source } => {
+        StoreError::ReadOnly { step, source } | StoreError::Forbidden { step, source } => {
             let mut cause = cause(source);
             if url.sqlite_path().is_some() && *step == "open" {
                 // Whoever may only read can do so while somebody else keeps the log open.
@@ -334,6 +334,7 @@ mod tests {
             (StoreError::Schema(SchemaProblem::Newer("1".into())), 78),
             (StoreError::Denied { place, source: source() }, 77),
             (StoreError::ReadOnly { step, source: source() }, 77),
+            (StoreError::Forbidden { step, source: source() }, 77),
             (StoreError::Rights { missing: "DELETE on task".into(), source: source() }, 77),
             (StoreError::Full { step, source: source() }, 1),
             (StoreError::Refused("there is no such database at h".into()), 78),

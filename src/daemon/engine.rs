@@ -21,6 +21,7 @@ use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
 use crate::outlet::STDERR;
 use crate::process::limits;
 use crate::protocol::ids::Epoch;
+use crate::store::error::Cause;
 use crate::store::{SchemaProblem, Store, StoreError, missing_grant};
 
 /// Runs it; the exit code.
@@ -144,7 +145,7 @@ fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
             hints.next(&[crate::store::GRANT, "rekindle doctor"]);
             77
         }
-        StoreError::ReadOnly { .. } => {
+        StoreError::ReadOnly { .. } | StoreError::Forbidden { .. } => {
             hints.next(&["rekindle doctor"]);
             77
         }
@@ -160,7 +161,8 @@ fn prepare(store: &dyn Store, told: &Told, link: Option<&GuardLink>, hints: &Hin
         crate::engine::unit::starting(link.map(|link| link as &dyn GuardTalk));
         match check(store) {
             Ok(()) => return Ok(true),
-            Err(error) if error.is_transient() => {
+            // A standby, or a server that was set so: it takes writes again, or another does.
+            Err(error) if error.is_transient() || matches!(error, StoreError::ReadOnly { .. }) => {
                 if !std::mem::replace(&mut said, true) {
                     log::warn!("waiting for the database: {} ({})", error.chain(), hints.database());
                 }
@@ -179,6 +181,7 @@ fn prepare(store: &dyn Store, told: &Told, link: Option<&GuardLink>, hints: &Hin
 fn check(store: &dyn Store) -> Result<(), StoreError> {
     let status = store.schema_status()?;
     if !status.is_migrating && status.found.is_none() {
+        is_for_nobody(store)?;
         let done = store.migrate()?;
         if !done.is_empty() {
             log::info!("set up an empty database (schema {})", done.join(", "));
@@ -186,10 +189,29 @@ fn check(store: &dyn Store) -> Result<(), StoreError> {
         return Ok(());
     }
     crate::store::migrate::check(&status)?;
+    match store.check_rights() {
+        Err(StoreError::ReadOnly { step, source }) => {
+            is_for_nobody(store)?;
+            // Only this user's sessions are: that is a right that is missing.
+            return Err(StoreError::Forbidden { step, source });
+        }
+        other => other?,
+    }
     for problem in store.server_info()?.durability_problems {
         log::warn!("the database may lose commits: {problem}");
     }
     Ok(())
+}
+
+/// Fails where the server takes nobody's writes now.
+fn is_for_nobody(store: &dyn Store) -> Result<(), StoreError> {
+    match store.server_info()? {
+        info if info.nobody_writes => {
+            let source = Cause(format!("{} is a standby, or set to read-only", info.place));
+            Err(StoreError::ReadOnly { step: "start", source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What signals have said, from before there is an engine.

@@ -73,7 +73,11 @@ fn connect(config: &Config, q: Duration) -> StoreResult<Arc<dyn Store>> {
 fn again_until(until: LeaseInstant, mut attempt: impl FnMut() -> StoreResult<()>) -> StoreResult<()> {
     loop {
         match attempt() {
-            Err(error) if error.is_transient() && SystemClock.lease_now().after(PAUSE) < until => {
+            // In a switch-over nobody takes writes for a while.
+            Err(error)
+                if (error.is_transient() || matches!(error, StoreError::ReadOnly { .. }))
+                    && SystemClock.lease_now().after(PAUSE) < until =>
+            {
                 log::warn!("could not write the proof, trying again: {}", error.chain());
                 SystemClock.pause(PAUSE);
             }

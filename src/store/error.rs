@@ -53,7 +53,16 @@ pub enum StoreError {
         #[source]
         source: Cause,
     },
-    /// No permission, or the database takes no writes.
+    /// A right is missing, of the user or of a file.
+    #[error("the database does not permit it ({step})")]
+    Forbidden {
+        /// What was tried.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The database takes no writes: a standby, or one that was set so. That may end without anybody's help here.
     #[error("the database refuses to write ({step})")]
     ReadOnly {
         /// What was tried.

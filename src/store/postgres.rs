@@ -335,9 +335,10 @@ fn classify(step: &'static str, place: &str, words: Words, error: Error) -> Stor
         Error::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => StoreError::Busy { step, source },
         _ if has(&BUSY) => StoreError::Busy { step, source },
         Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => StoreError::ReadOnly { step, source },
-        _ if has(&["permission denied", "read-only transaction", "recovery is in progress"]) => {
+        _ if has(&["read-only transaction", "recovery is in progress", "during recovery"]) => {
             StoreError::ReadOnly { step, source }
         }
+        _ if has(&["permission denied"]) => StoreError::Forbidden { step, source },
         _ if has(&["No space left", "could not extend file"]) => StoreError::Full { step, source },
         _ if text.contains("relation \"") && text.contains("does not exist") => {
             StoreError::Schema(super::error::SchemaProblem::Missing)
@@ -504,7 +505,7 @@ mod tests {
         assert!(matches!(sort("canceling statement due to lock timeout"), StoreError::Busy { .. }));
         assert!(matches!(sort("server closed the connection unexpectedly"), StoreError::Unknown { .. }));
         assert!(matches!(sort("could not extend file \"x\": No space left on device"), StoreError::Full { .. }));
-        assert!(matches!(sort("permission denied for table task"), StoreError::ReadOnly { .. }));
+        assert!(matches!(sort("permission denied for table task"), StoreError::Forbidden { .. }));
         assert!(matches!(sort("syntax error"), StoreError::Broken { .. }));
     }
 }

@@ -227,7 +227,7 @@ fn prepare(path: &Path, settings: &Settings) -> StoreResult<()> {
 
 fn open_error(settings: &Settings, path: &Path, text: String) -> StoreError {
     if text.to_lowercase().contains("permission denied") {
-        return StoreError::ReadOnly { step: "open", source: Cause(format!("{}: {text}", path.display())) };
+        return StoreError::Forbidden { step: "open", source: Cause(format!("{}: {text}", path.display())) };
     }
     StoreError::Unreachable { place: settings.place(), source: Cause(format!("{}: {text}", path.display())) }
 }
@@ -238,9 +238,10 @@ fn classify(step: &'static str, error: Error) -> StoreError {
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     match &error {
         _ if has(&["database is locked", "database table is locked"]) => StoreError::Busy { step, source },
-        Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => StoreError::ReadOnly { step, source },
+        Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => StoreError::Forbidden { step, source },
+        // Whether the file or its whole file system is meant is not said.
         _ if has(&["readonly database", "read-only", "unable to open database file"]) => {
-            StoreError::ReadOnly { step, source }
+            StoreError::Forbidden { step, source }
         }
         _ if has(&["database or disk is full"]) => StoreError::Full { step, source },
         _ if has(&["disk I/O error"]) => StoreError::Unreachable { place: step.to_owned(), source },

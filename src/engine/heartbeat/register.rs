@@ -82,6 +82,11 @@ impl Heartbeat {
                 self.say_once(format!("could not come back yet: {}", error.chain()));
                 Ok(self.in_(self.shared.options.timing.heartbeat_interval()))
             }
+            // It took writes a moment ago: a switch-over, which ends.
+            Err(error @ StoreError::ReadOnly { .. }) => {
+                self.say_once(format!("could not register: {}", error.chain()));
+                Ok(self.retry_register())
+            }
             Err(error) => Err(LifeError::Store(error)),
         }
     }

@@ -34,7 +34,8 @@ const BUSY: [&str; 9] = [
     "max_prepared_stmt_count",
     "try restarting transaction",
 ];
-const READ_ONLY: [&str; 5] = ["read-only", "read only", "read_only", "command denied to user", "Access denied"];
+const READ_ONLY: [&str; 3] = ["read-only", "read only", "read_only"];
+const FORBIDDEN: [&str; 2] = ["command denied to user", "Access denied"];
 const FULL: [&str; 4] = ["Disk full", "is full", "No space left on device", "Got error 28"];
 
 /// Sorts what a statement came to.
@@ -51,6 +52,7 @@ pub fn classify(step: &'static str, place: &str, error: &Error) -> StoreError {
         _ if has(&APART) => StoreError::Unreachable { place: place.to_owned(), source },
         Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => StoreError::ReadOnly { step, source },
         _ if has(&READ_ONLY) => StoreError::ReadOnly { step, source },
+        _ if has(&FORBIDDEN) => StoreError::Forbidden { step, source },
         _ if has(&FULL) => StoreError::Full { step, source },
         _ if text.contains("Table '") && text.contains("doesn't exist") => StoreError::Schema(SchemaProblem::Missing),
         _ if has(&["BINLOG_FORMAT = STATEMENT"]) => StoreError::Refused(
@@ -63,7 +65,8 @@ pub fn classify(step: &'static str, place: &str, error: &Error) -> StoreError {
 /// Sorts why connecting failed.
 pub fn sort_connect(settings: &Settings, text: &str) -> StoreError {
     let source = Cause(settings.redact(&one_line(text)));
-    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    // The client's own words name the host or the socket that was asked, which may hold any.
+    let has = |parts: &[&str]| !text.contains("Can't connect to") && parts.iter().any(|part| text.contains(part));
     if has(&["Unknown database"]) {
         return StoreError::Refused(format!("there is no such database at {}: {source}", settings.place()));
     }
@@ -100,10 +103,11 @@ mod tests {
         for text in [
             "The MariaDB server is running with the --read-only option so it cannot execute this statement",
             "Table 't' is read only",
-            "UPDATE command denied to user 'u'@'h' for table 'task'",
         ] {
             assert!(matches!(sorted(text), StoreError::ReadOnly { .. }), "{text}");
         }
+        let forbidden = "UPDATE command denied to user 'u'@'h' for table 'task'";
+        assert!(matches!(sorted(forbidden), StoreError::Forbidden { .. }));
         for text in ["The table 'task' is full", "Disk full (/tmp/x); waiting for someone to free some space"] {
             assert!(matches!(sorted(text), StoreError::Full { .. }), "{text}");
         }
@@ -120,6 +124,8 @@ mod tests {
         assert!(matches!(sort("Access denied for user 'u'@'h' (using password: YES)"), StoreError::Denied { .. }));
         assert!(matches!(sort("Unknown database 'd'"), StoreError::Refused(_)));
         assert!(matches!(sort("Can't connect to server on 'h' (111)"), StoreError::Unreachable { .. }));
+        let socket = "Can't connect to local server through socket '/Access denied/plugin s' (2)";
+        assert!(matches!(sort(socket), StoreError::Unreachable { .. }));
         assert!(matches!(sort("Too many connections"), StoreError::Unreachable { .. }));
     }
 }

@@ -120,7 +120,7 @@ fn run(db: &mut dyn Db, text: String) -> StoreResult<()> {
 
 /// A right is missing; a server that takes no writes at all says something else.
 fn is_refusal(error: &StoreError) -> bool {
-    let StoreError::ReadOnly { source, .. } = error else { return false };
+    let StoreError::Forbidden { source, .. } = error else { return false };
     ["permission denied", "command denied to user"].iter().any(|words| source.0.contains(words))
 }
 
@@ -143,7 +143,7 @@ fn name_missing(db: &mut dyn Db, first: StoreError) -> StoreResult<StoreError> {
         }
     }
     Ok(match first {
-        StoreError::ReadOnly { source, .. } if !missing.is_empty() => {
+        StoreError::Forbidden { source, .. } if !missing.is_empty() => {
             StoreError::Rights { missing: missing.join(", "), source }
         }
         other => other,

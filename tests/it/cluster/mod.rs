@@ -241,6 +241,7 @@ mod own_mariadb {
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
+            an_engine_that_starts_while_nothing_takes_writes_waits
             an_engine_that_is_stopped_while_the_database_is_away_ends
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;
     }
@@ -256,6 +257,7 @@ mod own_postgres {
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine
             a_database_that_is_read_only_for_a_while_ends_no_engine
+            an_engine_that_starts_while_nothing_takes_writes_waits
             an_engine_that_is_stopped_while_the_database_is_away_ends
             a_minute_without_database_kills_what_runs_and_the_work_goes_on_by_itself
             a_long_freeze_kills_what_runs_and_the_work_goes_on_by_itself;

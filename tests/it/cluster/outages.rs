@@ -14,6 +14,7 @@ use rekindle::store::sql::Sql;
 use super::engine::Engine;
 use super::rig::{Rig, SOON, uptime, wait_or};
 use crate::support::databases::Connection;
+use crate::support::login::Login;
 
 /// How the database is away.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -231,6 +232,35 @@ pub fn a_database_that_is_read_only_for_a_while_ends_no_engine(rig: &Rig) {
     assert_eq!(rig.results(task), [AttemptResult::HandedBack, AttemptResult::Done]);
     assert!(rig.life("a").incarnation != former && pids(&[&a]) == processes);
     a.stop();
+}
+
+pub fn an_engine_that_starts_while_nothing_takes_writes_waits(rig: &Rig) {
+    let (off, on): (&[&str], &[&str]) = match rig.settings.url.backend() {
+        Backend::Postgres => (
+            &["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"],
+            &[
+                "SET default_transaction_read_only = off",
+                "ALTER SYSTEM RESET default_transaction_read_only",
+                "SELECT pg_reload_conf()",
+            ],
+        ),
+        _ => (&["SET GLOBAL read_only = 1"], &["SET GLOBAL read_only = 0"]),
+    };
+    let set = |statements: &[&str]| {
+        let mut connection = rig.connection();
+        for text in statements {
+            let sql = Sql { text: (*text).into(), binds: Vec::new() };
+            connection.db().execute("a test", &sql).unwrap();
+        }
+    };
+    let login = Login::new(&rig.settings);
+    set(off);
+    let engine = rig.engine("a").url(&login.url).launch();
+    wait_or(SOON, || engine.log().contains("waiting for the database: the database refuses to write"), || engine.log());
+    assert_eq!((engine.ended(), rig.lives("a").len()), (None, 0), "{}", engine.log());
+    set(on);
+    wait_or(SOON, || rig.lives("a").first().is_some_and(|row| row.beat > 1), || engine.log());
+    engine.stop();
 }
 
 fn end_connections(rig: &Rig) {
