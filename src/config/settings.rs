@@ -45,7 +45,7 @@ pub struct DatabaseConfig {
     pub connect_timeout: Duration,
     /// `statement_timeout`, 10s.
     pub statement_timeout: Duration,
-    /// `max_connections` of the pool, 4; the heartbeat's own connection is not among them.
+    /// `max_connections` of the pool, 4; those of the heartbeat and of the watcher are not among them.
     pub max_connections: u32,
 }
 

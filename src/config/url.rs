@@ -61,6 +61,26 @@ impl DatabaseUrl {
         Self(parts)
     }
 
+    /// One address for each host that is named. One that says itself which of them it means stays as it is.
+    pub fn split_hosts(&self) -> Vec<Self> {
+        const CHOOSES: [&str; 4] = ["target_session_attrs", "load_balance_hosts", "hostaddr", "port"];
+        match &self.0 {
+            Parts::Server { hosts, .. }
+                if hosts.contains(',') && CHOOSES.iter().all(|name| self.parameter(name).is_none()) =>
+            {
+                let only = |host: &str| {
+                    let mut parts = self.0.clone();
+                    if let Parts::Server { hosts, .. } = &mut parts {
+                        host.clone_into(hosts);
+                    }
+                    Self(parts)
+                };
+                hosts.split(',').map(only).collect()
+            }
+            _ => vec![self.clone()],
+        }
+    }
+
     /// The same address without a parameter.
     #[must_use]
     pub fn without_parameter(&self, name: &str) -> Self {

@@ -62,6 +62,18 @@ fn a_parameter_is_read_and_left_out() {
 }
 
 #[test]
+fn an_address_of_several_hosts_is_several_addresses() {
+    let split = |text: &str| url(text).split_hosts().iter().map(DatabaseUrl::expose).collect::<Vec<_>>();
+    assert_eq!(
+        split("postgres://u:p@a,[::1]:5433/d?x=1"),
+        ["postgres://u:p@a/d?x=1", "postgres://u:p@[::1]:5433/d?x=1"]
+    );
+    for whole in ["postgres://u@a/d", "postgres://a,b/d?target_session_attrs=any", "mysql://u@a/d", "sqlite:/a,b"] {
+        assert_eq!(split(whole), [whole]);
+    }
+}
+
+#[test]
 fn a_parameter_is_added_where_none_is_whatever_stands_elsewhere() {
     let with = |text: &str| url(text).with_default("application_name", "rekindle a b&c=%20").expose();
     let value = "application_name=rekindle%20a%20b%26c%3D%2520";

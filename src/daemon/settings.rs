@@ -9,16 +9,21 @@ use crate::engine::{EngineOptions, Kind};
 use crate::handlers::{CommandSpec, ExitCodes};
 use crate::process::user::RunAs;
 use crate::protocol::ids::KindName;
+use crate::store::pool::SILENCE;
 use crate::store::{Settings, Store, StoreResult, open};
 
 /// The database's places for ordinary steps, and for heartbeats.
 pub fn places(config: &Config, application: &str) -> (Vec<Settings>, Vec<Settings>) {
-    let q = config.engine.timing.query_timeout();
+    let timing = config.engine.timing;
+    let q = timing.query_timeout();
+    // Twice what may lie between two uses of a connection that beats or sweeps, and some.
+    let silence = SILENCE.max(timing.heartbeat_interval().max(timing.sweep_interval()) * 3);
     let base = |url: &crate::config::DatabaseUrl| Settings {
         connect_timeout: config.database.connect_timeout,
         statement_timeout: config.database.statement_timeout,
         idle_timeout: (q * 2).max(Duration::from_secs(1)),
         application: application.to_owned(),
+        silence,
         ..Settings::new(url.clone())
     };
     let work: Vec<Settings> = config.database.urls.iter().map(base).collect();

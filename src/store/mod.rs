@@ -109,6 +109,7 @@ pub mod pooler;
 pub mod postgres;
 pub mod queries;
 pub mod schema;
+pub mod seats;
 pub mod sql;
 pub mod sql_store;
 #[cfg(feature = "sqlite")]

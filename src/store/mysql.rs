@@ -30,6 +30,8 @@
 //! * Silent clients lose their open transaction after `idle_transaction_timeout`
 //!   (`the_server_ends_the_transaction_of_a_silent_client`); MySQL has `wait_timeout` only, in whole seconds
 //!   too, set for the time of each transaction.
+//! * A server probes nobody and believes in a silent client for eight hours: `wait_timeout` is a few seconds, and
+//!   a session that was silent for half of it is not used again (`the_server_gives_a_client_up_that_is_silent`).
 //! * No LISTEN: a thread asks three times a second for the newest number, more often after a change ([`watcher`]).
 //! * On Galera `FOR UPDATE` holds on one node only, so every decision is a conditional write, and a conflict
 //!   is a deadlock of the whole transaction, at COMMIT too; reads wait for what was committed elsewhere.
@@ -54,6 +56,8 @@ use diesel::result::{Error, QueryResult};
 use diesel::row::{Field, NamedRow};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::{Connection, RunQueryDsl};
+
+use std::time::Duration;
 
 use self::server::{Product, Server};
 use super::api::{StoreResult, Watcher};
@@ -119,6 +123,7 @@ pub struct MysqlDb {
     server: Server,
     place: String,
     idle_s: u64,
+    silence_s: u64,
     in_transaction: bool,
     broken: bool,
 }
@@ -138,6 +143,7 @@ impl MysqlDb {
             server: Server::default(),
             place: settings.place(),
             idle_s: settings.idle_timeout.as_secs().max(1),
+            silence_s: settings.silence.as_secs().max(2),
             in_transaction: false,
             broken: false,
         };
@@ -207,12 +213,12 @@ impl MysqlDb {
     /// Back to one statement, one commit, and to a session that may be silent.
     fn calm(&mut self) {
         let text = match (self.server.product, self.server.is_galera()) {
-            (Product::Mysql, _) => server::WAIT_LONG,
-            (_, true) => server::CALM,
+            (Product::Mysql, _) => format!("SET SESSION wait_timeout = {}", self.silence_s),
+            (_, true) => format!("SET SESSION wait_timeout = {}, autocommit = 1", self.silence_s),
             _ => return,
         };
         // What was committed stays committed: a failure here only breaks the connection.
-        self.broken |= self.batch("calm the session", text).is_err();
+        self.broken |= self.batch("calm the session", &text).is_err();
     }
 }
 
@@ -309,6 +315,12 @@ impl Opener for MysqlOpener {
     }
     fn is_broken(&self, connection: &MysqlDb) -> bool {
         connection.is_broken()
+    }
+    fn takes_writes(&self, connection: &mut MysqlDb) -> StoreResult<bool> {
+        server::takes_writes(connection)
+    }
+    fn silence(&self, settings: &Settings) -> Option<Duration> {
+        Some(settings.silence / 2)
     }
 }
 

@@ -74,7 +74,7 @@ pub fn misses_mark(error: &str) -> bool {
 pub fn begin(settings: &Settings) -> String {
     let (statement, idle) = (settings.statement_timeout.as_millis(), settings.idle_timeout.as_millis());
     format!(
-        "BEGIN; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {statement}; \
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {statement}; \
          SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL synchronous_commit = on"
     )
 }

@@ -10,10 +10,16 @@
 //! * A frozen server hangs a call for ever whatever the timeouts say: callers abandon the thread.
 //!   `connect_timeout`, keepalives and `tcp_user_timeout` end what a dead network left.
 //! * A pooler may sit between, which gives each transaction another session (`pooler.rs`).
+//! * Each session tells the server how long to believe in a silent client, and not to end one that is idle
+//!   (`a_session_tells_the_server_how_long_to_wait_for_its_client`).
+//! * Sessions are READ COMMITTED whatever the role or the database is set to: elsewhere each conflict is an error.
+//!   `default_transaction_read_only` is left alone: by it operators take the writes away
+//!   (`a_role_that_is_set_to_serializable_claims_and_beats_like_any_other`).
 //! * Statements are planned for their values and not for what the statistics say of the tables ([`PATHS`]): a
 //!   backlog that was looked at while nothing ran drained twenty times slower (`plans::postgres`).
 
 pub mod backend;
+mod connect;
 mod words;
 
 use diesel::connection::{CacheSize, SimpleConnection};
@@ -25,6 +31,7 @@ use diesel::row::{Field, NamedRow};
 use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text};
 use diesel::{Connection, ConnectionError, RunQueryDsl};
 
+use self::connect::{conninfo, one_line, patience, sort_connect};
 use super::api::StoreResult;
 use super::db::Db;
 use super::error::{Cause, StoreError};
@@ -32,7 +39,6 @@ use super::language::Words;
 use super::pool::{Opener, Settings};
 use super::pooler;
 use super::sql::{Bind, Dialect, Lists, PushBind, Row, Sql, Value};
-use crate::config::DatabaseUrl;
 
 static DIALECT: Dialect = Dialect {
     now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
@@ -149,7 +155,8 @@ impl Postgres {
         let connect = |e: ConnectionError| sort_connect(settings, e.to_string());
         let mut connection = PgConnection::establish(&conninfo(settings)).map_err(connect)?;
         connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-        Ok(Self::new(connection, settings, Some(format!("{}; {}", pooler::begin(settings), paths("SET LOCAL")))))
+        let begin = format!("{}; {}", pooler::begin(settings), paths("SET LOCAL"));
+        Self::new(connection, settings, Some(begin)).turned_away(settings)
     }
 
     /// `None`: the session is not our own.
@@ -163,12 +170,14 @@ impl Postgres {
         let set_up = connection.batch_execute(&format!(
             "{}; SET statement_timeout = {statement}; SET lock_timeout = {statement}; \
              SET idle_in_transaction_session_timeout = {idle}; {}; \
-             SET client_min_messages = warning; SET synchronous_commit = on",
+             SET client_min_messages = warning; SET synchronous_commit = on; \
+             SET default_transaction_isolation = 'read committed'; {}",
             pooler::show_mark(),
-            paths("SET")
+            paths("SET"),
+            patience()
         ));
         match set_up {
-            Ok(()) => Ok(Some(Self::new(connection, settings, None))),
+            Ok(()) => Self::new(connection, settings, None).turned_away(settings).map(Some),
             Err(error) if pooler::misses_mark(&error.to_string()) => Ok(None),
             Err(error) => {
                 let source = Cause(settings.redact(&error.to_string()));
@@ -186,6 +195,21 @@ impl Postgres {
             pooled,
             words: Words::English,
         }
+    }
+
+    /// Where another place may take the writes that this one does not, it is passed over.
+    fn turned_away(mut self, settings: &Settings) -> StoreResult<Self> {
+        if settings.wants_writes() && !self.takes_writes()? {
+            let source = Cause(format!("{} is a standby, or set to read-only", settings.place()));
+            return Err(StoreError::ReadOnly { step: "connect", source });
+        }
+        Ok(self)
+    }
+
+    fn takes_writes(&mut self) -> StoreResult<bool> {
+        let db: &mut dyn Db = self;
+        let sql = db.stmt().sql(format!("SELECT {}", backend::NOBODY_WRITES));
+        Ok(db.first("look for the server that takes writes", &sql)?.is_none_or(|mut row| row.int() == 0))
     }
 
     /// Whether it must not be used again.
@@ -229,88 +253,6 @@ impl Postgres {
         }
         sorted
     }
-}
-
-/// The URL with the timeouts that end what a dead network left; what the URL itself says goes first.
-fn conninfo(settings: &Settings) -> String {
-    let secs = settings.connect_timeout.as_secs().max(1).to_string();
-    let user_timeout = settings.statement_timeout.as_millis().to_string();
-    let defaults = [
-        ("connect_timeout", secs.as_str()),
-        ("keepalives_idle", "5"),
-        ("keepalives_interval", "2"),
-        ("keepalives_count", "3"),
-        ("tcp_user_timeout", &user_timeout),
-        ("application_name", &settings.application),
-    ];
-    let with_default = |url: DatabaseUrl, (key, value)| url.with_default(key, value);
-    defaults.into_iter().fold(settings.url.clone(), with_default).expose()
-}
-
-fn sort_connect(settings: &Settings, text: String) -> StoreError {
-    let source = Cause(settings.redact(&one_line(&text)));
-    if MALFORMED.iter().any(|words| text.contains(words)) {
-        return StoreError::Refused(format!(
-            "the client library does not take the URL of {}: {source}",
-            settings.place()
-        ));
-    }
-    let text = answers(&text);
-    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-    if text.contains("database \"") && text.contains("does not exist") {
-        return StoreError::Refused(format!("there is no such database at {}: {source}", settings.place()));
-    }
-    if has(&["startup parameter"]) {
-        return StoreError::Refused(format!(
-            "the pooler at {} does not pass the URL's options on: {source}",
-            settings.place()
-        ));
-    }
-    if has(&DENIED) {
-        return StoreError::Denied { place: settings.place(), source };
-    }
-    StoreError::Unreachable { place: settings.place(), source }
-}
-
-/// What was answered, without the hosts and paths that were asked: those are chosen by people and may hold any words.
-fn answers(text: &str) -> String {
-    let answer = |line: &str| match line.trim_start().starts_with("connection to server ") {
-        true => line.rsplit_once(" failed: ").map_or(String::new(), |(_, answer)| answer.to_owned()),
-        false => line.to_owned(),
-    };
-    text.lines().map(answer).collect::<Vec<_>>().join("\n")
-}
-
-/// What the library says of a URL that it will never take; nothing was sent.
-const MALFORMED: [&str; 13] = [
-    "in URI:",
-    "URI query parameter",
-    "percent-encoded",
-    "use percent-encoded spaces",
-    " value: \"",
-    " invalid when ",
-    "invalid integer value",
-    "invalid port number",
-    "invalid connection option",
-    "could not match",
-    "may not be used with",
-    "connection info string",
-    "definition of service",
-];
-
-/// A login that was refused: no restart mends it, and waiting neither.
-const DENIED: [&str; 6] = [
-    "authentication failed",
-    "no password supplied",
-    "pg_hba.conf",
-    "role \"",
-    "permission denied",
-    "not permitted to log in",
-];
-
-/// The driver's advice comes in lines of its own; a log entry has one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 const LOST: [&str; 7] = [
@@ -370,7 +312,7 @@ impl Db for Postgres {
     }
 
     fn begin(&mut self, step: &'static str) -> StoreResult<()> {
-        let begin = self.pooled.as_deref().unwrap_or("BEGIN");
+        let begin = self.pooled.as_deref().unwrap_or("BEGIN ISOLATION LEVEL READ COMMITTED");
         self.connection.batch_execute(begin).map_err(|e| self.sort(step, e))?;
         self.in_transaction = true;
         Ok(())
@@ -402,94 +344,14 @@ impl Opener for PostgresOpener {
     fn is_broken(&self, connection: &Postgres) -> bool {
         connection.is_broken()
     }
+    fn takes_writes(&self, connection: &mut Postgres) -> StoreResult<bool> {
+        connection.takes_writes()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timeouts_of_the_url_go_first() {
-        let url = DatabaseUrl::parse("postgres://u:p@h/d?connect_timeout=9").unwrap();
-        let text = conninfo(&Settings::new(url));
-        assert!(text.contains("connect_timeout=9") && !text.contains("connect_timeout=5"));
-        assert!(text.contains("tcp_user_timeout=10000"));
-        let url = DatabaseUrl::parse("postgres://u:connect_timeout=@h/tcp_user_timeout=").unwrap();
-        let text = conninfo(&Settings::new(url));
-        assert!(text.contains("&tcp_user_timeout=10000") && text.contains("?connect_timeout=5"), "{text}");
-    }
-
-    /// libpq 17 and later refuse a blank, which is in every engine's name for the server.
-    #[test]
-    fn what_is_added_to_the_url_stays_one_value_whatever_it_holds() {
-        for name in ["rekindle app1 prover", "a&b=c?d#e/f%20", "ä \"'\\:@[]", ""] {
-            let url = DatabaseUrl::parse("postgres://u:p@h/d?sslmode=prefer").unwrap();
-            let text = pooler::marked(&conninfo(&Settings { application: name.into(), ..Settings::new(url) }));
-            assert!(!text.contains(|c: char| c.is_whitespace() || !c.is_ascii()), "{text}");
-            let (_, query) = text.split_once('?').unwrap();
-            let pairs: Vec<(String, String)> =
-                query.split('&').map(|pair| pair.split_once('=').unwrap()).map(plain).collect();
-            let found: Vec<_> =
-                pairs.iter().filter(|(key, _)| key == "application_name").map(|(_, v)| v.as_str()).collect();
-            assert_eq!(found, [name], "{text}");
-            assert_eq!(pairs.len(), 8, "{text}");
-        }
-    }
-
-    fn plain((key, value): (&str, &str)) -> (String, String) {
-        let mut parts = value.split('%');
-        let mut bytes = parts.next().unwrap().as_bytes().to_vec();
-        for part in parts {
-            bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
-            bytes.extend_from_slice(&part.as_bytes()[2..]);
-        }
-        (key.to_owned(), String::from_utf8(bytes).unwrap())
-    }
-
-    #[test]
-    fn why_connecting_failed_is_sorted_by_what_was_answered() {
-        let url = DatabaseUrl::parse("postgres://u:geheim@h/d").unwrap();
-        let sort = |text: &str| sort_connect(&Settings::new(url.clone()), text.to_owned());
-        let at = |place: &str, answer: &str| format!("connection to server {place} failed: {answer}\n");
-        let (host, socket) =
-            ("at \"h\" (192.0.2.1), port 5432", "on socket \"/permission denied/role \"x/.s.PGSQL.5432\"");
-        for answer in [
-            "Connection refused",
-            "No such file or directory",
-            "timeout expired",
-            "FATAL:  the database system is starting up",
-        ] {
-            for place in [host, socket, "at \"pg_hba.conf\" (192.0.2.1), port 5432"] {
-                assert!(matches!(sort(&at(place, answer)), StoreError::Unreachable { .. }), "{place} {answer}");
-            }
-        }
-        for answer in [
-            "FATAL:  password authentication failed for user \"u\"",
-            "fe_sendauth: no password supplied",
-            "FATAL:  role \"u\" does not exist",
-        ] {
-            assert!(matches!(sort(&at(socket, answer)), StoreError::Denied { .. }), "{answer}");
-        }
-        assert!(matches!(sort(&at(host, "FATAL:  database \"d\" does not exist")), StoreError::Refused(_)));
-    }
-
-    /// The library's own words, whatever release of it is here.
-    #[test]
-    fn a_url_that_the_library_does_not_take_is_refused() {
-        for url in [
-            "h/d?foo=bar",
-            "h/d?sslmode=bogus",
-            "h/d?target_session_attrs=x",
-            "h/d?channel_binding=x",
-            "a,b/d?hostaddr=192.0.2.1",
-            "h/d?service=no-such-service",
-        ] {
-            let settings = Settings::new(DatabaseUrl::parse(&format!("postgres://u:geheim@{url}")).unwrap());
-            let error = Postgres::open(&settings).err().unwrap();
-            assert!(matches!(error, StoreError::Refused(_)), "{url}: {error:?}");
-            assert!(!error.chain().contains("geheim"), "{}", error.chain());
-        }
-    }
 
     #[test]
     fn errors_are_sorted_by_what_to_do_next() {
@@ -506,6 +368,10 @@ mod tests {
         assert!(matches!(sort("server closed the connection unexpectedly"), StoreError::Unknown { .. }));
         assert!(matches!(sort("could not extend file \"x\": No space left on device"), StoreError::Full { .. }));
         assert!(matches!(sort("permission denied for table task"), StoreError::Forbidden { .. }));
+        let read_only = ["cannot execute UPDATE in a read-only transaction", "cannot execute LISTEN during recovery"];
+        for text in read_only.iter().chain(&["recovery is in progress"]) {
+            assert!(matches!(sort(text), StoreError::ReadOnly { .. }), "{text}");
+        }
         assert!(matches!(sort("syntax error"), StoreError::Broken { .. }));
     }
 }

@@ -1,24 +1,27 @@
 //! [`Store`] over a database: a pool, a connection of its own for beats, and the shared statements.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use diesel::r2d2::{Pool, PooledConnection};
+use diesel::r2d2::{ManageConnection, Pool, PooledConnection};
 use parking_lot::{Condvar, Mutex};
 
 use super::api::{FinishState, Store, StoreResult, TaskState4Wait, Watcher};
 use super::audit::{Affected, Change, Counts, HistoryEntry, HistoryFilter, HourRow};
 use super::backend::Backend;
 use super::db::Db;
-use super::error::StoreError;
+use super::error::{Cause, StoreError};
 use super::migrate;
-use super::pool::{Manager, Settings, build, pool_error};
+use super::pool::{BEATS, Manager, Settings, WATCHERS, build, pool_error};
 use super::queries::history::with_history;
 use super::queries::{
     beat, bulk, claim, engine_rows, engines, finish, history, hours, mend, meta, people, purge, register, resources,
     rights, status, stray, sweep, takeover, tasks,
 };
+use super::seats::{Seated, Tenure, Turns};
 use super::types::*;
 use crate::config::RetentionConfig;
 use crate::planted::{Bug, planted};
@@ -47,9 +50,10 @@ pub struct SqlStore<B: Backend> {
     pool: Pool<Manager<B>>,
     manager: Manager<B>,
     beats: Manager<B>,
+    watchers: Manager<B>,
     // The connection is taken out while it is used: a beat that hangs takes it along, and the next beat
     // opens a new one instead of waiting for a lock.
-    beat_connection: Mutex<Option<B::Connection>>,
+    beat_connection: Mutex<Option<Seated<B::Connection>>>,
     beats_waiting: Mutex<usize>,
     beat_done: Condvar,
     // Asked once: an engine that waits for its name registers again and again.
@@ -63,10 +67,12 @@ impl<B: Backend> SqlStore<B> {
     /// Connects to nothing yet.
     pub fn new(backend: B, places: Vec<Settings>, beats: Vec<Settings>, connections: u32) -> Self {
         let wait = places.first().map_or(Duration::from_secs(5), |s| s.connect_timeout);
-        let manager = Manager::new(backend.clone(), places);
+        let turns = Arc::new(Turns::default());
+        let manager = Manager::new(backend.clone(), places, connections.max(2), Arc::clone(&turns));
         Self {
-            pool: build(manager.clone(), connections, wait),
-            beats: Manager::new(backend.clone(), beats),
+            pool: build(manager.clone(), wait),
+            beats: Manager::new(backend.clone(), beats, BEATS, turns),
+            watchers: manager.beside(WATCHERS),
             manager,
             backend,
             beat_connection: Mutex::new(None),
@@ -88,6 +94,7 @@ impl<B: Backend> SqlStore<B> {
             // The pool hides the cause; one attempt of our own tells it.
             text if text.contains("timed out") => match self.manager.open() {
                 Err(cause) => cause,
+                // The place answers again; the next call has it.
                 Ok(_) => pool_error(self.manager.place(), text),
             },
             text => pool_error(self.manager.place(), text),
@@ -113,7 +120,9 @@ impl<B: Backend> SqlStore<B> {
         for round in 1.. {
             self.let_beat_through();
             let mut connection = self.connection()?;
-            match body(&mut *connection) {
+            let done = body(&mut **connection);
+            self.manager.note(&connection, &done);
+            match done {
                 Err(StoreError::Busy { step, source }) if again(round) => {
                     log::debug!("{step} met a busy lock ({source}), try {round}");
                     drop(connection);
@@ -121,7 +130,7 @@ impl<B: Backend> SqlStore<B> {
                 }
                 // A row that another program wrote with the rules of the schema switched off: not a reason to stop.
                 Err(StoreError::Broken { step, source }) if !is_mended && mend::is_rule(&source) => {
-                    let count = mend::mend(&mut *connection)?;
+                    let count = mend::mend(&mut **connection)?;
                     if count == 0 {
                         return Err(StoreError::Broken { step, source });
                     }
@@ -136,7 +145,9 @@ impl<B: Backend> SqlStore<B> {
 
     fn raw<T>(&self, body: impl FnOnce(&mut B::Connection) -> StoreResult<T>) -> StoreResult<T> {
         let mut connection = self.connection()?;
-        body(&mut connection)
+        let done = body(&mut connection);
+        self.manager.note(&connection, &done);
+        done
     }
 
     /// The schema, not in the middle of a migration: one that is under way is waited for, and then it is looked at
@@ -168,15 +179,16 @@ impl<B: Backend> SqlStore<B> {
 
     fn beat_once(&self, beat: &Beat) -> StoreResult<BeatOutcome> {
         if planted(Bug::BeatFromPool) {
-            return beat::beat(&mut *self.connection()?, beat);
+            return beat::beat(&mut **self.connection()?, beat);
         }
         let taken = self.beat_connection.lock().take();
-        let mut connection = match taken {
+        let mut connection = match taken.and_then(|mut taken| self.beats.is_good(&mut taken).then_some(taken)) {
             Some(connection) => connection,
             None => self.beats.open()?,
         };
-        let outcome = beat::beat(&mut connection, beat);
-        if !self.beats.is_broken(&connection) {
+        let outcome = beat::beat(&mut *connection, beat);
+        self.beats.note(&connection, &outcome);
+        if !self.beats.has_broken(&mut connection) {
             *self.beat_connection.lock() = Some(connection);
         }
         outcome
@@ -393,17 +405,37 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn watcher(&self) -> StoreResult<Box<dyn Watcher>> {
-        let mut connection = self.manager.open()?;
+        let (mut connection, mut tenure) = self.watchers.open_for_life()?;
         // The heartbeat's own way may lead round the pooler that lets nothing be heard.
         if !self.backend.hears(&connection)
-            && let Ok(beats) = self.beats.open()
+            && let Ok(beats) = self.beats.open_for_life()
         {
-            connection = beats;
+            (connection, tenure) = beats;
         }
-        self.backend.watcher(connection)
+        Ok(Box::new(Tenant { watcher: self.backend.watcher(connection)?, tenure }))
     }
     fn wake(&self) -> StoreResult<()> {
         if B::ONE_WRITER { Ok(()) } else { self.raw(|c| self.backend.wake(c)) }
+    }
+}
+
+/// A watcher that ends when another server takes the writes, where nobody would wake it.
+struct Tenant {
+    watcher: Box<dyn Watcher>,
+    tenure: Tenure,
+}
+
+impl Watcher for Tenant {
+    fn has_changed(&mut self) -> StoreResult<bool> {
+        if self.tenure.is_over() {
+            let source = Cause("another server takes the writes".into());
+            return Err(StoreError::Unreachable { place: "the watcher's server".into(), source });
+        }
+        self.watcher.has_changed()
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.watcher.bell()
     }
 }
 

@@ -9,5 +9,6 @@ mod hostile;
 mod mariadb;
 mod plans;
 mod planted;
+mod postgres;
 mod scripts;
 mod support;

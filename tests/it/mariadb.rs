@@ -212,6 +212,27 @@ fn the_server_ends_the_transaction_of_a_silent_client() {
     assert_eq!(number(&mut connect(&database), "SELECT count(*) FROM meta WHERE raised_reason IS NULL"), 1);
 }
 
+/// What a cut of the network left must not hold the server's connections for its own eight hours.
+#[test]
+fn the_server_gives_a_client_up_that_is_silent() {
+    let Some(database) = fresh(Database::migrated) else { return };
+    let place = Settings { silence: Duration::from_secs(2), ..database.settings.clone() };
+    let store = open(vec![place.clone()], vec![place], 2).unwrap();
+    let beat = || engine("a").0.incarnation;
+    let beat =
+        rekindle::store::Beat { incarnation: beat(), mode: rekindle::protocol::engine::Mode::Active, running: 0 };
+    store.meta().unwrap();
+    store.beat(&beat).unwrap();
+    let mut other = connect(&database);
+    let others = "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+    assert_eq!(number(&mut other, others), 2);
+    wait_until(Duration::from_secs(15), || number(&mut other, others) == 0);
+    // Nobody meets an error for it.
+    store.meta().unwrap();
+    store.beat(&beat).unwrap();
+    assert_eq!(number(&mut other, others), 2);
+}
+
 #[test]
 fn who_loses_a_deadlock_hears_that_the_database_is_busy() {
     let Some(database) = fresh(Database::migrated) else { return };

@@ -8,7 +8,7 @@ use super::connect::{self, Tls};
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
-use crate::store::pool::Settings;
+use crate::store::pool::{SERVER_PATIENCE, Settings};
 use crate::store::sql::Sql;
 use crate::store::types::ServerInfo;
 
@@ -51,12 +51,6 @@ pub struct Server {
     packet: usize,
 }
 
-/// Ends idle connections of MySQL while they hold no transaction.
-pub const WAIT_LONG: &str = "SET SESSION wait_timeout = 28800";
-
-/// The same on Galera, where a transaction also has no autocommit.
-pub const CALM: &str = "SET SESSION wait_timeout = 28800, autocommit = 1";
-
 type Variables = BTreeMap<String, String>;
 
 fn variables(db: &mut MysqlDb, step: &'static str, names: &[&str]) -> StoreResult<Variables> {
@@ -67,7 +61,16 @@ fn variables(db: &mut MysqlDb, step: &'static str, names: &[&str]) -> StoreResul
 }
 
 fn is_on(value: Option<&String>) -> bool {
-    value.is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "ON" | "1" | "YES"))
+    value.is_some_and(|v| !matches!(v.to_ascii_uppercase().as_str(), "OFF" | "0" | "NO" | ""))
+}
+
+/// One of them is enough. MariaDB 12 knows four words for the first, all but OFF take writes away.
+const READ_ONLY: [&str; 3] = ["read_only", "super_read_only", "innodb_read_only"];
+
+/// Whether the server takes writes now; who may write in spite of that is not asked for.
+pub fn takes_writes(db: &mut MysqlDb) -> StoreResult<bool> {
+    let found = variables(db, "look for the server that takes writes", &READ_ONLY)?;
+    Ok(!READ_ONLY.iter().any(|name| is_on(found.get(*name))))
 }
 
 /// Before anything is asked: a server may be set to give no more than some rows, to answer nothing that might read
@@ -83,8 +86,8 @@ fn first_words(settings: &Settings) -> String {
     )
 }
 
-const LOOKED_AT: [&str; 6] =
-    ["version", "server_uid", "wsrep_on", "read_only", "super_read_only", "max_allowed_packet"];
+const LOOKED_AT: [&str; 7] =
+    ["version", "server_uid", "wsrep_on", "max_allowed_packet", READ_ONLY[0], READ_ONLY[1], READ_ONLY[2]];
 
 /// Looks at a server that has just let us in, and turns away what cannot be used.
 pub fn look(db: &mut MysqlDb, settings: &Settings) -> StoreResult<Server> {
@@ -105,7 +108,7 @@ pub fn look(db: &mut MysqlDb, settings: &Settings) -> StoreResult<Server> {
             settings.place()
         )));
     }
-    if settings.has_others && (is_on(found.get("read_only")) || is_on(found.get("super_read_only"))) {
+    if settings.wants_writes() && READ_ONLY.iter().any(|name| is_on(found.get(*name))) {
         // Another place of the list may be the one that takes writes by now.
         let source = Cause(format!("{} is read-only", settings.place()));
         return Err(StoreError::ReadOnly { step: "connect", source });
@@ -169,7 +172,9 @@ impl Server {
             format!("innodb_lock_wait_timeout = {lock_s}"),
             format!("lock_wait_timeout = {lock_s}"),
             "group_concat_max_len = 1048576".into(),
-            "wait_timeout = 28800".into(),
+            // What a cut of the network left is let go about as early as the client gives it up.
+            format!("wait_timeout = {}", settings.silence.as_secs().max(2)),
+            format!("net_read_timeout = {0}, net_write_timeout = {0}", SERVER_PATIENCE.as_secs()),
         ];
         match self.product {
             Product::MariaDb => {
@@ -237,7 +242,7 @@ pub fn info(db: &mut MysqlDb, place: String) -> StoreResult<ServerInfo> {
     let identity = format!("SELECT {}", db.server.identity());
     let identity = db.query("read the identity", &Sql { text: identity, binds: Vec::new() })?;
     let version = found.get("version").cloned().unwrap_or_default();
-    let read_only = ["read_only", "super_read_only", "innodb_read_only"].iter().any(|name| is_on(found.get(*name)));
+    let read_only = READ_ONLY.iter().any(|name| is_on(found.get(*name)));
     Ok(ServerInfo {
         product: format!("{} {}", db.server.product.word(), version.split('-').next().unwrap_or_default()),
         place,

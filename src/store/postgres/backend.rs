@@ -29,7 +29,7 @@ fn lock_schema(db: &mut Postgres) -> StoreResult<()> {
 }
 
 /// A standby, or a server or database that is set so; not a role for monitoring that is.
-const NOBODY_WRITES: &str = "CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AND \
+pub(super) const NOBODY_WRITES: &str = "CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AND \
      EXISTS (SELECT 1 FROM pg_settings WHERE name = 'default_transaction_read_only' AND setting = 'on' \
      AND source NOT IN ('user', 'database user', 'client', 'session')) THEN 1 ELSE 0 END";
 

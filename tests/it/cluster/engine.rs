@@ -14,6 +14,7 @@ use rekindle::guard::tree;
 use rekindle::protocol::engine::EngineState;
 
 use super::rig::{Rig, SOON, signal, wait_or};
+use crate::support::island::Island;
 use crate::support::proxy::Proxy;
 
 /// What makes a container, as far as an engine can tell.
@@ -46,6 +47,7 @@ pub struct EngineSpec<'r> {
     urls: Vec<String>,
     beats: Option<String>,
     contained: bool,
+    island: Option<&'r Island>,
     is_nobody: bool,
     stderr: Option<PathBuf>,
     descriptors: Option<(u64, u64)>,
@@ -68,6 +70,7 @@ impl<'r> EngineSpec<'r> {
             urls: Vec::new(),
             beats: None,
             contained: false,
+            island: None,
             is_nobody: false,
             stderr: None,
             descriptors: None,
@@ -160,6 +163,12 @@ impl<'r> EngineSpec<'r> {
         Self { is_nobody: nix::unistd::geteuid().is_root(), ..self }
     }
 
+    /// In a network of its own.
+    pub fn on(mut self, island: &'r Island) -> Self {
+        self.island = Some(island);
+        self
+    }
+
     /// Where its log goes instead of the file that [`Engine::log`] reads.
     pub fn stderr(mut self, to: &Path) -> Self {
         self.stderr = Some(to.into());
@@ -218,6 +227,7 @@ impl<'r> EngineSpec<'r> {
         if self.is_nobody {
             command.uid(NOBODY).gid(NOBODY);
         }
+        self.island.into_iter().for_each(|island| island.enter(&mut command));
         if let Some(group) = &self.group {
             let door = File::options().write(true).open(group.join("cgroup.procs")).unwrap();
             // SAFETY: one system call.

@@ -5,6 +5,7 @@
 mod chaos;
 mod container;
 mod copies;
+mod cuts;
 mod engine;
 mod epochs;
 mod host;
@@ -23,6 +24,7 @@ mod rights;
 mod secrets;
 pub mod server;
 mod stops;
+mod switch;
 mod units;
 mod unknown;
 
@@ -232,6 +234,16 @@ mod mariadb {
 }
 
 mod own_mariadb {
+    #[test]
+    fn engines_follow_the_mariadb_that_takes_writes() {
+        super::switch::on_replicated_mariadb(super::switch::engines_follow_the_mariadb_that_takes_writes);
+    }
+    #[test]
+    fn cuts_of_the_network_take_no_more_connections_than_an_engine_may_have() {
+        if crate::support::mariadb::server().is_some() {
+            super::rig::on_island(super::server::MARIADB, super::cuts::cuts_of_the_network_take_no_more_connections);
+        }
+    }
     run_all! {
         super::rig::on_own_mariadb:
         places:
@@ -249,10 +261,18 @@ mod own_mariadb {
 
 /// Cases that stop and freeze a server.
 mod own_postgres {
+    #[test]
+    fn cuts_of_the_network_take_no_more_connections_than_an_engine_may_have() {
+        if crate::support::postgres::server().is_some() {
+            super::rig::on_island(super::server::POSTGRES, super::cuts::cuts_of_the_network_take_no_more_connections);
+        }
+    }
     run_all! {
         super::rig::on_own_postgres:
         restores:
             a_data_directory_that_is_put_back_under_a_stopped_server_raises_the_epoch;
+        switch:
+            engines_follow_the_postgres_that_takes_writes;
         outages:
             a_frozen_second_disturbs_nothing
             a_database_that_is_away_for_4_seconds_disturbs_no_balanced_engine

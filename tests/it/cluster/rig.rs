@@ -26,6 +26,7 @@ use rekindle::store::{AttemptRow, EngineRow, NewTask, Settings, Store, TaskRow, 
 use super::engine::EngineSpec;
 use super::server::{self, Server};
 use crate::support::databases::Connection;
+use crate::support::island::Island;
 use crate::support::proxy::Proxy;
 pub use crate::support::wait_or;
 use crate::support::wait_until;
@@ -105,8 +106,23 @@ pub fn on_own_mariadb(case: Case) {
     on_own(case, server::MARIADB);
 }
 
+/// Over a server in a network of its own, which can be cut; the rig itself sees it by its socket.
+pub fn on_island(kind: &'static server::Kind, case: fn(&Rig, &Island)) {
+    let Some(island) = Island::new() else { return println!("skipped: this user may not make a network namespace") };
+    let server = Server::start_with(kind, |command| island.enter(command));
+    let settings = Settings::new(DatabaseUrl::parse(&server.by_socket()).unwrap());
+    let way = DatabaseUrl::parse(server.url()).unwrap();
+    let mut rig = Rig::new(tempfile::tempdir().unwrap(), settings, None, Some(server));
+    rig.way = Some(way);
+    rig.run(|rig| case(rig, &island));
+}
+
 fn on_own(case: Case, kind: &'static server::Kind) {
-    let server = Server::start(kind);
+    on_this(Server::start(kind), case);
+}
+
+/// Over a server that was started for it.
+pub fn on_this(server: Server, case: impl FnOnce(&Rig)) {
     let settings = Settings::new(DatabaseUrl::parse(server.url()).unwrap());
     Rig::new(tempfile::tempdir().unwrap(), settings, None, Some(server)).run(case);
 }
@@ -155,7 +171,7 @@ impl Rig {
         Self { store: parking_lot::Mutex::new(store), settings, server, way: None, mark, dir, _database: database }
     }
 
-    fn run(self, case: Case) {
+    fn run(self, case: impl FnOnce(&Self)) {
         case(&self);
         // The engines are gone with the case; what they started must be gone too.
         wait_until(SOON, || self.processes().is_empty());

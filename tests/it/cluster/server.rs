@@ -1,6 +1,6 @@
 //! A server of one test's own, which may be stopped and frozen, and a pooler before it.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -60,17 +60,51 @@ pub struct Server {
 
 impl Server {
     pub fn start(kind: &'static Kind) -> Self {
+        Self::start_with(kind, |_| {})
+    }
+
+    /// The same, with a word about the command that starts it.
+    pub fn start_with(kind: &'static Kind, say: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The server's own user must get through.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let mut command = Command::new(SCRIPT);
         command.args(["start", "--fast"]).arg(dir.path().join("db")).env("REKINDLE_DATABASES", kind.with);
+        say(&mut command);
         let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let named = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         let url = named(kind.variable);
         let url = url.unwrap_or_else(|| panic!("no server: {text}{}", String::from_utf8_lossy(&out.stderr)));
         Self { kind, dir, url, pooler: named("REKINDLE_TEST_PGBOUNCER=").unwrap_or_default() }
+    }
+
+    /// A PostgreSQL that follows this one.
+    pub fn standby(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = self.url.replace(&format!(":{}/", self.port()), &format!(":{port}/"));
+        let standby = Self { kind: self.kind, dir, url, pooler: String::new() };
+        // As the script leaves it, which will stop it.
+        let home = standby.home();
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(home.parent().unwrap().join("rekindle-databases"), "").unwrap();
+        let owner = std::fs::metadata(self.home()).unwrap();
+        std::os::unix::fs::chown(&home, Some(owner.uid()), Some(owner.gid())).unwrap();
+        standby.follow(self);
+        standby
+    }
+
+    /// Begins anew as a standby of another one, and waits until it answers.
+    pub fn follow(&self, primary: &Self) {
+        let _ = std::fs::remove_dir_all(self.home().join("data"));
+        let script = "cd /; user=''; [ \"$(id -u)\" != 0 ] || user='setpriv --reuid=postgres --regid=postgres --init-groups --'; \
+             bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1); \
+             exec $user env -i PATH=\"$PATH\" LC_ALL=C \"$bin/pg_basebackup\" -d \"$2\" -D \"$1/data\" -R -X stream -c fast --no-sync";
+        let copied = Command::new("sh").args(["-c", script, "sh"]).arg(self.home()).arg(&primary.url).output().unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        self.resume();
     }
 
     /// The URL of the pooler before it.
@@ -99,6 +133,22 @@ impl Server {
         &self.url
     }
 
+    pub fn port(&self) -> &str {
+        self.url.rsplit(':').next().unwrap().split('/').next().unwrap()
+    }
+
+    /// The same server by its socket, as one of its own users.
+    pub fn by_socket(&self) -> String {
+        let home = self.home();
+        match self.kind.word {
+            "postgres" => {
+                let (login, _) = self.url.rsplit_once('@').unwrap();
+                format!("{login}@/rekindle?host={}&port={}", home.display(), self.port())
+            }
+            _ => format!("mysql://root@localhost/rekindle?unix_socket={}", home.join("socket").display()),
+        }
+    }
+
     fn home(&self) -> PathBuf {
         self.dir.path().join("db").join(self.kind.word)
     }
@@ -117,14 +167,23 @@ impl Server {
 
     /// Ends it at once, as a crash would.
     pub fn stop(&self) {
+        self.stop_by(self.kind.crash);
+    }
+
+    /// Ends it in order: what follows it has all that it had.
+    pub fn stop_well(&self) {
+        self.stop_by(Signal::SIGINT);
+    }
+
+    fn stop_by(&self, how: Signal) {
         let master = self.postmaster().expect("the server runs");
-        signal(master, self.kind.crash);
+        signal(master, how);
         wait_or(SOON, || tree::read(master).is_none_or(|proc| !proc.is_alive()), || "the server does not stop".into());
     }
 
     /// Starts it again, in its place.
     pub fn resume(&self) {
-        let port = self.url.rsplit(':').next().unwrap().split('/').next().unwrap();
+        let port = self.port();
         let script = format!("cd /; {}", self.kind.resume);
         let status = Command::new("sh").args(["-c", &script, "sh"]).arg(self.home()).arg(port).status().unwrap();
         assert!(status.success(), "the server did not come back");

@@ -3,6 +3,7 @@
 pub mod builders;
 pub mod databases;
 pub mod hostile;
+pub mod island;
 pub mod login;
 pub mod mariadb;
 pub mod postgres;
