@@ -110,6 +110,7 @@ pub(crate) fn snapshot() -> ClusterSnapshot {
             is_schema_ok: true,
             is_read_only: false,
             epoch: crate::protocol::ids::Epoch::new(1),
+            connections: None,
             schema: "7".to_owned(),
             clock_skew: Duration::from_millis(20),
             clock_set_back: None,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::args::Args;
 use super::check::{CheckResult, Mode, Status};
 use super::judge::judge;
-use super::snapshot::{Capped, ClusterSnapshot, DbView, StuckGroup};
+use super::snapshot::{Capped, ClusterSnapshot, ConnectionsView, DbView, StuckGroup};
 use super::thresholds::{LimitError, Settings, Thresholds};
 use super::trouble::{db_error_result, timeout_result};
 use super::view::{Surroundings, clock_skew, snapshot};
@@ -68,6 +68,7 @@ pub fn ask(store: &dyn Store, progress: &Progress) -> StoreResult<Answers> {
         clock_skew: Duration::ZERO,
         clock_set_back: None,
         backend: info.product.clone(),
+        connections: None,
     };
     if !db.is_schema_ok {
         return Ok(Answers { schema, info, db, status: None });
@@ -82,6 +83,12 @@ pub fn ask(store: &dyn Store, progress: &Progress) -> StoreResult<Answers> {
     progress.at(format!("counting tasks ({connected})"));
     let status = store.status()?;
     Ok(Answers { schema, info, db, status: Some(status) })
+}
+
+/// The server's connections beside what an engine takes: those of the pool, of the heartbeat and of the watcher.
+pub fn connections(info: &ServerInfo, loaded: &Loaded) -> Option<ConnectionsView> {
+    let per_engine = loaded.config.database.max_connections + 2;
+    info.connections.map(|found| ConnectionsView { limit: found.limit, open: found.open, per_engine })
 }
 
 /// `20261121000000`, or what does not fit.
@@ -241,7 +248,8 @@ fn judged(
     of_kind: Option<OfKind>,
 ) -> CheckResult {
     let utc_offset_s = chrono::Local::now().offset().local_minus_utc();
-    let around = Surroundings { cluster: loaded.config.cluster.clone(), utc_offset_s, db: answers.db };
+    let db = DbView { connections: connections(&answers.info, loaded), ..answers.db };
+    let around = Surroundings { cluster: loaded.config.cluster.clone(), utc_offset_s, db };
     let Some(status) = answers.status else { return unfit(mode, &around.db.schema) };
     let mut snapshot = snapshot(&status, around);
     if let Some(of_kind) = of_kind {

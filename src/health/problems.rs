@@ -38,6 +38,7 @@ pub fn problems(snapshot: &ClusterSnapshot, limits: &ProblemLimits) -> Vec<Probl
     all.extend(schema_problem(snapshot));
     all.extend(read_only_problem(snapshot));
     all.extend(epoch_problem(snapshot));
+    all.extend(connections_problem(snapshot, &engines));
     all.extend(idle_problem(snapshot, &engines));
     all.extend(engine_problems(snapshot, &engines, limits));
     for state in [TaskState::Quarantined, TaskState::Interrupted, TaskState::Failed, TaskState::Held] {
@@ -65,6 +66,15 @@ pub(super) fn epoch_problem(snapshot: &ClusterSnapshot) -> Option<Problem> {
     let epoch = snapshot.db.epoch;
     let text = format!("{} of {} epochs are used: less than a tenth is left", epoch.as_i64(), Epoch::MAX);
     epoch.is_scarce().then(|| Problem::new(Status::Warning, text, "rekindle doctor"))
+}
+
+/// Engines that cannot all connect at once look like ones that are cut off.
+fn connections_problem(snapshot: &ClusterSnapshot, engines: &[&EngineView]) -> Option<Problem> {
+    let connections = snapshot.db.connections?;
+    let count = engines.iter().filter(|engine| engine.is_alive).count();
+    let (need, is_there) = connections.need(count);
+    let text = format!("{count} engines may take {need} connections, the server has {}", connections.limit);
+    (!is_there).then(|| Problem::new(Status::Warning, text, "rekindle doctor"))
 }
 
 /// Whether an engine takes tasks, as far as anyone can know; a late one may, if it should.
@@ -278,7 +288,7 @@ mod tests {
 
     use super::*;
     use crate::health::fixture::{NOW, engine, snapshot, stuck};
-    use crate::health::snapshot::Capped;
+    use crate::health::snapshot::{Capped, ConnectionsView};
     use crate::protocol::ids::TaskId;
 
     fn lines(snapshot: &ClusterSnapshot) -> Vec<String> {
@@ -405,6 +415,19 @@ mod tests {
         s.db.epoch = Epoch::new(Epoch::SCARCE + 1);
         let want = ["WARNING 7549741 of 8388607 epochs are used: less than a tenth is left -> rekindle doctor"];
         assert_eq!(lines(&s), want);
+    }
+
+    #[test]
+    fn a_server_with_too_few_connections_for_all_engines_is_a_warning() {
+        let mut s = snapshot();
+        let engines = s.current_engines().iter().filter(|engine| engine.is_alive).count() as u32;
+        let limit = |limit| Some(ConnectionsView { limit, open: 3, per_engine: 6 });
+        s.db.connections = limit(engines * 6);
+        assert_eq!(lines(&s), Vec::<String>::new());
+        s.db.connections = limit(engines * 6 - 1);
+        let (need, there) = (engines * 6, engines * 6 - 1);
+        let text = format!("{engines} engines may take {need} connections, the server has {there}");
+        assert_eq!(lines(&s), [format!("WARNING {text} -> rekindle doctor")]);
     }
 
     #[test]

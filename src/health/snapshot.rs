@@ -234,6 +234,27 @@ pub struct DbView {
     pub clock_set_back: Option<Duration>,
     /// `PostgreSQL 16`.
     pub backend: String,
+    /// What the server has for all its users, where it counts.
+    pub connections: Option<ConnectionsView>,
+}
+
+/// The server's connections, beside what an engine that is configured like this program takes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionsView {
+    /// So many may ordinary users have open at once.
+    pub limit: u32,
+    /// So many are open now.
+    pub open: u32,
+    /// So many has one engine.
+    pub per_engine: u32,
+}
+
+impl ConnectionsView {
+    /// What so many engines take when they are busy, and whether the server has it.
+    pub fn need(&self, engines: usize) -> (u32, bool) {
+        let need = self.per_engine.saturating_mul(u32::try_from(engines).unwrap_or(u32::MAX));
+        (need, need <= self.limit)
+    }
 }
 
 /// Everything the checks need, read in one transaction.

@@ -118,6 +118,7 @@ impl Store for MemoryStore {
             durability_problems: vec!["nothing is kept beyond the life of this process".into()],
             read_only: false,
             nobody_writes: false,
+            connections: None,
         }))
     }
     fn meta(&self) -> StoreResult<Meta> {

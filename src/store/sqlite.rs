@@ -409,6 +409,7 @@ impl Backend for SqliteOpener {
             durability_problems: weak.into_iter().collect(),
             read_only: refused.is_some(),
             nobody_writes: refused == Some(std::io::ErrorKind::ReadOnlyFilesystem),
+            connections: None,
         })
     }
 

@@ -10,16 +10,19 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::human::plural;
 use crate::cli::output::{List, Table};
 use crate::cli::session::{Access, Session, WHICH_DATABASE};
 use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Host, Loaded, command_problems, load, unknown_users};
 use crate::guard::{Means, available_means};
-use crate::health::gather::{Answers, Progress, ask};
+use crate::health::gather::{Answers, Progress, ask, connections};
+use crate::health::snapshot::ConnectionsView;
 use crate::health::words::fine_span;
+use crate::protocol::engine::EngineState;
 use crate::protocol::ids::Epoch;
-use crate::store::{BadRow, GRANT, Meta, StoreError, StoreResult};
+use crate::store::{BadRow, GRANT, Meta, StatusView, StoreError, StoreResult};
 
 use places::{dir_lines, file_lines};
 use tasks::task_lines;
@@ -212,6 +215,27 @@ fn cluster_line(meta: &Meta, loaded: &Loaded) -> Option<Line> {
     (recorded != configured).then(|| Line::fail("cluster", text, fix))
 }
 
+/// What all live engines may take, if they are set like this one, and one more that starts.
+fn connections_line(found: &ConnectionsView, status: Option<&StatusView>) -> Line {
+    let live = status.map_or(0, |status| status.engines.iter().filter(|row| row.state == EngineState::Live).count());
+    let (need, is_there) = found.need(live.max(1));
+    let text = format!(
+        "{} may take {need} of {} ({} each), {} are open now",
+        plural(live.max(1), "engine"),
+        found.limit,
+        found.per_engine,
+        found.open
+    );
+    match is_there && found.open < found.limit {
+        true => Line::ok("connections", text),
+        false => Line::warn(
+            "connections",
+            text,
+            "raise max_connections on the server, lower database.max_connections, or put a pooler between",
+        ),
+    }
+}
+
 fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<Line> {
     let Answers { info, db, schema, .. } = answers;
     let mut lines = vec![Line::ok("database", format!("{} at {} answers", info.product, info.place))];
@@ -239,6 +263,7 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<
             skew => Line::ok("clock", format!("skew {}", fine_span(skew))),
         });
     }
+    lines.extend(connections(info, loaded).map(|found| connections_line(&found, answers.status.as_ref())));
     if let Some(meta) = meta {
         lines.extend(cluster_line(meta, loaded));
         lines.extend(meta.clock_set_back().map(|behind| {

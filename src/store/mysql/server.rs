@@ -10,7 +10,7 @@ use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
 use crate::store::pool::{SERVER_PATIENCE, Settings};
 use crate::store::sql::Sql;
-use crate::store::types::ServerInfo;
+use crate::store::types::{ServerConnections, ServerInfo};
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -237,6 +237,7 @@ pub fn info(db: &mut MysqlDb, place: String) -> StoreResult<ServerInfo> {
         "innodb_read_only",
         "max_allowed_packet",
         "max_prepared_stmt_count",
+        "max_connections",
     ];
     let found = variables(db, "read the server's settings", &names)?;
     let identity = format!("SELECT {}", db.server.identity());
@@ -250,7 +251,18 @@ pub fn info(db: &mut MysqlDb, place: String) -> StoreResult<ServerInfo> {
         durability_problems: problems(db.server.product, &found),
         read_only,
         nobody_writes: read_only,
+        connections: connections(db, &found)?,
     })
+}
+
+fn connections(db: &mut MysqlDb, found: &Variables) -> StoreResult<Option<ServerConnections>> {
+    let sql = Sql { text: "SHOW GLOBAL STATUS LIKE 'Threads_connected'".into(), binds: Vec::new() };
+    let open = db.query("count the connections", &sql)?.first_mut().and_then(|row| {
+        row.text();
+        row.text().parse().ok()
+    });
+    let limit = found.get("max_connections").and_then(|text| text.parse().ok());
+    Ok(limit.zip(open).map(|(limit, open)| ServerConnections { limit, open }))
 }
 
 fn problems(product: Product, found: &Variables) -> Vec<String> {

@@ -12,7 +12,7 @@ use crate::store::backend::{Backend, applied, seed_meta};
 use crate::store::db::{Db, before_commit};
 use crate::store::migrate;
 use crate::store::sql::Row;
-use crate::store::types::{SchemaStatus, ServerInfo};
+use crate::store::types::{SchemaStatus, ServerConnections, ServerInfo};
 
 /// Any number, the same for every version of this program: `rekindle` in ASCII.
 pub const MIGRATION_LOCK: i64 = 0x7265_6b69_6e64_6c65;
@@ -82,7 +82,10 @@ impl Backend for PostgresOpener {
         let db: &mut dyn Db = db;
         let sql = db.stmt().sql(format!(
             "SELECT current_setting('server_version'), {IDENTITY}, current_setting('fsync'), current_setting('full_page_writes'), \
-             current_setting('transaction_read_only'), {NOBODY_WRITES}, current_setting('synchronous_commit')"
+             current_setting('transaction_read_only'), {NOBODY_WRITES}, \
+             current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
+             - coalesce(current_setting('reserved_connections', true)::bigint, 0), \
+             (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
         ));
         let mut row = db.first("read the server's settings", &sql)?.unwrap_or_else(|| Row::new(Vec::new()));
         let (version, identity) = (row.text(), row.text());
@@ -102,6 +105,7 @@ impl Backend for PostgresOpener {
             durability_problems: problems,
             read_only: row.text() == "on",
             nobody_writes: row.flag(),
+            connections: Some(ServerConnections { limit: row.count(), open: row.count() }).filter(|_| !is_pooled),
         })
     }
 

@@ -83,6 +83,17 @@ pub struct ServerInfo {
     /// Whether it refuses those of everybody: a standby, a read-only server or file system. A user who may only
     /// read is no trouble of the cluster.
     pub nobody_writes: bool,
+    /// How many connections it has, where it counts them; behind a pooler it counts the pooler's.
+    pub connections: Option<ServerConnections>,
+}
+
+/// The connections of a server, whoever has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerConnections {
+    /// So many may ordinary users have open at once.
+    pub limit: u32,
+    /// So many are open now.
+    pub open: u32,
 }
 
 /// A row that another program wrote, and that engines leave alone.
