@@ -17,10 +17,11 @@ use crate::engine::heartbeat::LifeError;
 use crate::engine::shared::Shared;
 use crate::engine::stop::Ending;
 use crate::engine::{Engine, EngineError, EngineOptions, Role};
-use crate::guard::{GuardLink, GuardTalk, inherited_state_dir};
+use crate::guard::{GuardLink, GuardTalk, KEPT_BY_ENV, inherited_state_dir};
 use crate::outlet::STDERR;
 use crate::process::limits;
 use crate::protocol::ids::Epoch;
+use crate::protocol::stand::KeptBy;
 use crate::store::error::Cause;
 use crate::store::{SchemaProblem, Store, StoreError, missing_grant};
 
@@ -67,7 +68,12 @@ pub fn run(config: &Config, hints: &Hints) -> i32 {
             return 78;
         }
     };
-    let Some(options) = fitted(options) else { return 78 };
+    let kept_by = std::env::var(KEPT_BY_ENV).ok().and_then(|text| KeptBy::from_code(text.parse().ok()?));
+    let stand = match state.stand(kept_by.unwrap_or(KeptBy::Parentage)) {
+        Ok(stand) => Some(stand),
+        Err(error) => return failed("could not look at the lock of the state directory", &error),
+    };
+    let Some(options) = fitted(EngineOptions { stand, ..options }) else { return 78 };
     match Engine::start_as(store, options, Role::Daemon, link) {
         Ok(engine) => serve(engine, &told, &handle, hints),
         Err(EngineError::Host(what, error)) => {

@@ -24,6 +24,7 @@ fn registration(number: i64) -> Registration {
         boot_id: "b".into(),
         pid: 1,
         state_id: format!("s{number}"),
+        stand: None,
         version: "0".into(),
         protocol: (1, 1),
         release: "/".into(),

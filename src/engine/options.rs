@@ -9,6 +9,7 @@ use crate::handlers::{CommandSpec, Handler};
 use crate::process::user::RunAs;
 use crate::protocol::ids::{EngineName, KindName};
 use crate::protocol::retry::RetryPolicy;
+use crate::protocol::stand::Stand;
 use crate::protocol::task::Policy;
 use crate::protocol::timing::{Profile, Timing};
 
@@ -100,8 +101,10 @@ pub struct EngineOptions {
     pub scratch_dir: Option<PathBuf>,
     /// Where the largest epoch is remembered; `None` remembers it in memory only.
     pub state_dir: Option<PathBuf>,
-    /// Random id of the state directory, or of this process.
+    /// Random id of the state directory. Empty: each engine that is started with these options draws its own.
     pub state_id: String,
+    /// Where exactly it stands, so that a next life of it can be told from a copy; `None` without a state directory.
+    pub stand: Option<Stand>,
     /// Deletes finished rows that are older, in the sweeps of the engines.
     pub retention: crate::config::RetentionConfig,
 }
@@ -121,7 +124,8 @@ impl EngineOptions {
             kinds: BTreeMap::new(),
             scratch_dir: None,
             state_dir: None,
-            state_id: crate::random::id(),
+            state_id: String::new(),
+            stand: None,
             retention: crate::config::RetentionConfig::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! Starts an engine's loops, waits for its end, and ends it in the right order.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -175,11 +175,15 @@ impl Engine {
 
 pub(super) fn build(
     store: Arc<dyn Store>,
-    options: EngineOptions,
+    mut options: EngineOptions,
     role: Role,
     guard: Option<GuardLink>,
 ) -> Result<Shared, EngineError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    if options.state_id.is_empty() {
+        // Of each engine, not of its options: they may be cloned for several.
+        options.state_id = crate::random::id();
+    }
     let memory = match &options.state_dir {
         Some(dir) => Memory::read(dir).map_err(|e| EngineError::Host("read what was remembered", e))?,
         None => Memory::NOTHING,
@@ -190,8 +194,10 @@ pub(super) fn build(
     let guard = guard.map(|link| Arc::new(link) as Arc<dyn GuardTalk>);
     let commands = commands(&options, role, &clock, guard.as_ref())?;
     let place = Place { clock, host: host::host_name(), boot_id: host::boot_id() };
+    let (commands, scratch_lock) = commands.unzip();
     let commands = commands.map(|runner| Arc::new(runner) as Arc<dyn Commands>);
-    Ok(share(store, options, place, memory, commands, guard))
+    let shared = share(store, options, place, memory, commands, guard);
+    Ok(Shared { scratch_lock: scratch_lock.flatten(), ..shared })
 }
 
 /// Where an engine runs.
@@ -252,6 +258,7 @@ pub(crate) fn share(
         wake: bounded(1),
         reports: unbounded(),
         tally: Tally::default(),
+        scratch_lock: None,
         jobs: unbounded(),
         options,
     }
@@ -262,7 +269,7 @@ fn commands(
     role: Role,
     clock: &Arc<dyn Clock>,
     guard: Option<&Arc<dyn GuardTalk>>,
-) -> Result<Option<CommandRunner>, EngineError> {
+) -> Result<Option<(CommandRunner, Option<File>)>, EngineError> {
     if options.kinds.values().all(super::options::Kind::is_handler) {
         return Ok(None);
     }
@@ -270,26 +277,27 @@ fn commands(
     let tell_continuing = guard.map(over::naming);
     let spawner = Spawner::start(SpawnerOptions { mode, clock: Arc::clone(clock), tell_continuing })
         .map_err(|e| EngineError::Host("start the spawner", e))?;
-    let scratch = scratch_root(options).map_err(|e| EngineError::Host("use the scratch directory", e))?;
+    let (scratch, lock) = scratch_root(options).map_err(|e| EngineError::Host("use the scratch directory", e))?;
     let identity = Identity { release: host::release(), state_id: options.state_id.clone() };
     let command_options = CommandOptions { scratch, identity };
     let runner = CommandRunner::new(Arc::new(spawner), command_options);
-    runner.map(Some).map_err(|e| EngineError::Host("clear the scratch directory", e))
+    runner.map(|runner| Some((runner, lock))).map_err(|e| EngineError::Host("clear the scratch directory", e))
 }
 
 /// A place of its own: what a killed life left there is nobody's any more, and other engines of this host have
 /// theirs beside it. Whether it can be used is found out now, with a clear word: else every task would fail here,
 /// one after the other.
-fn scratch_root(options: &EngineOptions) -> std::io::Result<PathBuf> {
+fn scratch_root(options: &EngineOptions) -> std::io::Result<(PathBuf, Option<File>)> {
     let named = |path: &Path, e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let Some(dir) = &options.scratch_dir else {
         // In a directory that everybody writes in, a name that can be told before is a name that somebody else
         // may have put something at. So it is new, and must not be there yet.
         let path = std::env::temp_dir().join(format!("rekindle-{}", options.state_id));
         let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
-        return made.map_err(|e| named(&path, e)).map(|()| path);
+        return made.map_err(|e| named(&path, e)).map(|()| (path, None));
     };
-    let path = dir.join(&options.state_id);
+    let (name, lock) = super::scratch_root::take(dir, &options.state_id).map_err(|e| named(dir, e))?;
+    let path = dir.join(name);
     std::fs::create_dir_all(&path).and_then(|()| place::try_out(&path)).map_err(|e| named(&path, e))?;
     let data = std::fs::symlink_metadata(&path).map_err(|e| named(&path, e))?;
     if !data.is_dir() || data.uid() != nix::unistd::geteuid().as_raw() {
@@ -307,7 +315,7 @@ fn scratch_root(options: &EngineOptions) -> std::io::Result<PathBuf> {
     });
     match barred {
         Some(text) => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text)),
-        None => Ok(path),
+        None => Ok((path, Some(lock))),
     }
 }
 

@@ -12,6 +12,7 @@
 //! ignored, because what it ran has been told to die. `clear` is entered by the lease watch when it has
 //! told the guard so; without that the guard kills the engine, so nothing may pass over it.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -132,6 +133,8 @@ pub struct Shared {
     pub passes_with_work: AtomicU64,
     /// Ends of attempts cannot be written at present: what is claimed now would only wait with them.
     pub ends_stuck: AtomicBool,
+    /// Keeps copies of this machine out of the directories of its attempts.
+    pub scratch_lock: Option<File>,
     /// What systemd is told.
     pub unit: Unit,
     /// An epoch is being raised.

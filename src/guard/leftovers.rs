@@ -5,9 +5,9 @@
 //!   or one that escaped would keep a dead engine "alive": it is closed on exec everywhere but at the
 //!   guard's start of the engine, which takes it back from the environment at once.
 //! * `id` is a random name for the directory. The engine gives it to each task in `REKINDLE_STATE_ID`,
-//!   and the next life kills whatever still carries it. It is written with the lock's inode: in a
-//!   copied directory they differ, and the copy gets an id of its own instead of killing the tasks of
-//!   the original.
+//!   and the next life kills whatever still carries it. It is written with the lock's inode and device and the
+//!   boot: in a copied directory one of them differs, and the copy gets an id of its own instead of killing the
+//!   tasks of the original.
 //! * `cgroup` is where the engine's control group was, if it had one.
 //!
 //! Not found: a task's process that cleared its environment *and* was outside a control group.
@@ -24,7 +24,9 @@ use super::kill::{kill_tree_sparing, own_pid};
 use super::lock::{self, Taken};
 use super::tree::{self, Proc};
 use crate::clock::{Clock, SystemClock};
-use crate::config::place;
+use crate::config::place as host_place;
+use crate::process::place;
+use crate::protocol::stand::{KeptBy, Stand};
 
 /// The variable that tells the engine its descriptor of the lock.
 pub const LOCK_FD_ENV: &str = "REKINDLE_LOCK_FD";
@@ -93,7 +95,7 @@ impl StateDirError {
             Self::Locked { .. } => 3,
             Self::Leftovers { .. } => 75,
             Self::BadId { .. } => 78,
-            Self::Io { source, .. } => place::exit_code(source.kind()),
+            Self::Io { source, .. } => host_place::exit_code(source.kind()),
         }
     }
 }
@@ -111,6 +113,18 @@ impl StateDir {
 
     pub(super) const fn lock(&self) -> &File {
         &self.lock
+    }
+
+    /// Where a life with this directory stands.
+    pub fn stand(&self, kept_by: KeptBy) -> io::Result<Stand> {
+        let lock = self.lock.metadata()?;
+        Ok(Stand {
+            lock_device: lock.dev(),
+            lock_inode: lock.ino(),
+            pid_namespace: place::pid_namespace(),
+            start_ticks: tree::read(own_pid()).map_or(0, |proc| proc.start_ticks),
+            kept_by,
+        })
     }
 
     /// Adds the engine to the guard's name in the lock. An engine hides what it has open from all but root, so
@@ -163,33 +177,55 @@ pub fn inherited_state_dir(path: &Path) -> Result<Option<StateDir>, StateDirErro
     Ok(Some(StateDir { path, id, lock }))
 }
 
+/// The random name of the directory, made anew where this is not the directory it was made for: another inode or
+/// device (a copy, also one that numbers alike). A device is the same only within one boot, and nothing of another
+/// boot can run or be proved dead here: so each boot has a name of its own.
 fn read_or_make_id(dir: &Path, lock: &File) -> Result<String, StateDirError> {
     let path = dir.join("id");
-    let inode = lock.metadata().map_err(failed("read", &path))?.ino();
-    match read_id(&path) {
-        Ok(Some((id, of_inode))) => {
-            if of_inode == inode {
-                return Ok(id);
-            }
+    let meta = lock.metadata().map_err(failed("read", &path))?;
+    let here = Origin { inode: meta.ino(), device: Some(meta.dev()), boot_id: place::boot_id() };
+    match read_id(&path)? {
+        Some((id, origin)) if origin == here => return Ok(id),
+        // Of a former release, which wrote the inode alone: what its life has left has this name.
+        Some((id, origin)) if origin.device.is_none() && origin.inode == here.inode => {
+            write_id(dir, &id, &here).map_err(failed("write", &path))?;
+            return Ok(id);
+        }
+        Some((_, origin)) if origin.boot_id == here.boot_id || origin.device.is_none() => {
             log::warn!("state directory {} is a copy of another one: it gets an id of its own", dir.display());
         }
-        Ok(None) => {}
-        Err(error) => return Err(error),
+        _ => {}
     }
-    make_id(dir, inode).map_err(failed("write", &path))
+    make_id(dir, &here).map_err(failed("write", &path))
 }
 
-/// The id and the lock's inode that it was made for; nothing where there is no file.
-fn read_id(path: &Path) -> Result<Option<(String, u64)>, StateDirError> {
+/// Which file on which device an id was made for, and in which boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    inode: u64,
+    device: Option<u64>,
+    boot_id: String,
+}
+
+/// The id and what it was made for; nothing where there is no file.
+fn read_id(path: &Path) -> Result<Option<(String, Origin)>, StateDirError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed("read", path)(e)),
     };
     let text = String::from_utf8_lossy(&bytes);
-    let found = text.trim().split_once(' ').and_then(|(id, inode)| Some((id, inode.parse::<u64>().ok()?)));
+    let words: Vec<&str> = text.trim().split(' ').collect();
+    let found = match words[..] {
+        [id, inode, ref more @ ..] => inode.parse().ok().map(|inode| {
+            let device = more.first().and_then(|word| word.parse().ok());
+            let boot_id = more.get(1).copied().unwrap_or_default().to_owned();
+            (id.to_owned(), Origin { inode, device, boot_id })
+        }),
+        _ => None,
+    };
     match found.filter(|(id, _)| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())) {
-        Some((id, inode)) => Ok(Some((id.to_owned(), inode))),
+        Some(found) => Ok(Some(found)),
         None => Err(StateDirError::BadId { path: path.display().to_string() }),
     }
 }
@@ -199,19 +235,23 @@ pub fn check_id(dir: &Path) -> Result<(), StateDirError> {
     read_id(&dir.join("id")).map(|_| ())
 }
 
-/// Written aside and renamed, with both flushed: half an id, or one that a crash takes back, would
-/// cut the next life off from its leftovers.
-fn make_id(dir: &Path, inode: u64) -> io::Result<String> {
+fn make_id(dir: &Path, origin: &Origin) -> io::Result<String> {
     let mut random = [0_u8; 16];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let id = format!("{:032x}", u128::from_ne_bytes(random));
+    write_id(dir, &id, origin)?;
+    Ok(id)
+}
+
+/// Written aside and renamed, with both flushed: half an id, or one that a crash takes back, would
+/// cut the next life off from its leftovers.
+fn write_id(dir: &Path, id: &str, origin: &Origin) -> io::Result<()> {
     let aside = dir.join("id.new");
     let mut file = File::create(&aside)?;
-    writeln!(file, "{id} {inode}")?;
+    writeln!(file, "{id} {} {} {}", origin.inode, origin.device.unwrap_or(0), origin.boot_id)?;
     file.sync_all()?;
     fs::rename(&aside, dir.join("id"))?;
-    File::open(dir)?.sync_all()?;
-    Ok(id)
+    File::open(dir)?.sync_all()
 }
 
 fn kill_leftovers(dir: &StateDir) -> Result<(), StateDirError> {
@@ -319,6 +359,26 @@ mod tests {
         fs::create_dir(&b).unwrap();
         fs::copy(a.join("id"), b.join("id")).unwrap();
         assert_ne!(take_state_dir(&b).unwrap().id(), id);
+    }
+
+    /// Two tmpfs number alike.
+    #[test]
+    fn a_copy_on_another_device_or_of_another_boot_gets_an_id_of_its_own() {
+        let tmp = tempfile::tempdir().unwrap();
+        let id = take_state_dir(tmp.path()).unwrap().id().to_owned();
+        let (_, origin) = read_id(&tmp.path().join("id")).unwrap().unwrap();
+        for other in [
+            Origin { device: Some(1), ..origin.clone() },
+            Origin { inode: 1, ..origin.clone() },
+            Origin { boot_id: "another".into(), ..origin.clone() },
+        ] {
+            write_id(tmp.path(), &id, &other).unwrap();
+            assert_ne!(retake(tmp.path()).id(), id, "{other:?}");
+        }
+        // A former release wrote the inode alone.
+        fs::write(tmp.path().join("id"), format!("{id} {}\n", origin.inode)).unwrap();
+        assert_eq!(retake(tmp.path()).id(), id);
+        assert_eq!(read_id(&tmp.path().join("id")).unwrap(), Some((id, origin)));
     }
 
     #[test]

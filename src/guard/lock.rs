@@ -135,7 +135,7 @@ fn read(lock: &File) -> String {
 }
 
 #[expect(deprecated, reason = "nix's new type unlocks when dropped, also for the other process that shares the lock")]
-pub(super) fn try_lock(lock: &File) -> io::Result<bool> {
+pub(crate) fn try_lock(lock: &File) -> io::Result<bool> {
     match nix::fcntl::flock(lock.as_raw_fd(), FlockArg::LockExclusiveNonblock) {
         Ok(()) => Ok(true),
         Err(nix::errno::Errno::EWOULDBLOCK) => Ok(false),

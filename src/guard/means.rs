@@ -16,7 +16,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::cgroup::Cgroup;
+use super::kill::own_pid;
 use super::leftovers::StateDir;
+use crate::protocol::stand::KeptBy;
 
 /// How long one look at a killed group lasts before the caller looks at other things.
 const KILL_SLICE: Duration = Duration::from_millis(50);
@@ -35,6 +37,17 @@ pub enum Means {
 impl Means {
     /// All of them, the best that needs no asking first.
     pub const ALL: [Self; 3] = [Self::Cgroup, Self::PidNamespace, Self::ProcessTree];
+
+    /// What it means for a next life, which wants to know whether anything of this one can still run. In a
+    /// container whose first process is the guard everything dies with it, whatever the means.
+    pub(super) fn keeps_by(self) -> KeptBy {
+        match self {
+            _ if own_pid() == 1 => KeptBy::Namespace,
+            Self::Cgroup => KeptBy::Group,
+            Self::PidNamespace => KeptBy::Namespace,
+            Self::ProcessTree => KeptBy::Parentage,
+        }
+    }
 
     /// As the configuration spells it.
     pub const fn name(self) -> &'static str {

@@ -50,6 +50,9 @@
 //!   `continue` task, so that is killed with the rest.
 //! * *Guard killed*: the engine sees the link closed, kills its tasks and dies. No proof; T passes.
 //! * *Guard frozen*: no ticks; at L the engine does the same. Terminals cannot stop it (Ctrl-Z is blocked).
+//! * *Both killed, and started again*: the next life holds the lock, and has killed what was left. That is a proof of
+//!   death only where nothing can have got away (`protocol::stand`): with a control group, or where a PID namespace
+//!   died with it. Else the row is watched for T.
 //! * *Both killed or frozen at once*: covered by systemd (its watchdog and `ExecStopPost`, see `unit.rs`), by a PID
 //!   namespace when killed; else escaped processes live until the next start with the same state
 //!   directory, which kills them (`leftovers.rs`).
@@ -113,7 +116,8 @@ pub use leftovers::{
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use link::Notice;
 pub use link::{GUARD_FD_ENV, GuardLink, GuardState, GuardTalk, PIDS_MAX};
+pub(crate) use lock::try_lock;
 pub use means::{Means, MeansChoice};
 pub use probe::available_means;
 pub use unit::{UnitError, clear_own_unit};
-pub use watch::{GuardOptions, run};
+pub use watch::{GuardOptions, KEPT_BY_ENV, PARENTAGE, run};

@@ -25,7 +25,15 @@ use super::spawn::{Recipe, SpawnError, spawn};
 use super::tree::{self, Proc};
 use crate::clock::{Clock, SystemClock};
 use crate::outlet::STDERR;
+use crate::protocol::stand::KeptBy;
 use crate::protocol::timing::Timing;
+
+/// The variable that tells the engine what holds together all that it starts.
+pub const KEPT_BY_ENV: &str = "REKINDLE_KEPT_BY";
+
+/// What the process tree does not cover, for the log and for `rekindle doctor`.
+pub const PARENTAGE: &str = "guard and engine killed at once leave no proof of their death here, because processes of \
+     their tasks may get away: peers wait for T, and so does the next start; a control group or a PID namespace mends it";
 
 /// Exit codes by which an engine says why it gave up (`ux.md` 4.9). Any other end is a death.
 const DELIBERATE: [i32; 5] = [2, 3, 69, 77, 78];
@@ -103,6 +111,9 @@ impl<'a> Watch<'a> {
         let cage = Cage::prepare(options.means, &options.state)
             .map_err(|e| StartError::Io("prepare the means of killing", e))?;
         log::info!("the guard (process {}) kills by {}", own_pid(), cage.means());
+        if cage.means().keeps_by() == KeptBy::Parentage {
+            log::warn!("{PARENTAGE}");
+        }
         let manager = Manager::from_env();
         let (port, engine) = start_engine(options, &cage).inspect_err(|_| cage.remove())?;
         Ok(Self { options, cage, signals, port, manager, engine, heard: Heard::default(), status: None })
@@ -287,7 +298,11 @@ fn start_engine(options: &GuardOptions, cage: &Cage) -> Result<(Port, Pid), Star
     let number = |fd: &dyn AsRawFd| OsString::from(fd.as_raw_fd().to_string());
     let engine = spawn(&Recipe {
         argv: &options.engine,
-        env: vec![(GUARD_FD_ENV, number(&engines_end)), (LOCK_FD_ENV, number(lock))],
+        env: vec![
+            (GUARD_FD_ENV, number(&engines_end)),
+            (LOCK_FD_ENV, number(lock)),
+            (KEPT_BY_ENV, cage.means().keeps_by().code().to_string().into()),
+        ],
         inherit: vec![engines_end.as_fd(), lock.as_fd()],
         door: cage.door().map_err(|e| StartError::Io("open the control group", e))?,
         is_namespaced: cage.means() == Means::PidNamespace,

@@ -52,7 +52,7 @@
 //! inequalities; [`mod@last_beat`] whether beats were lost with the database; [`mod@sent_beats`] whether somebody else beats
 //! the same row; [`lease`] what the age of the last beat asks for; [`liveness`] who may be fenced;
 //! [`engine`] the words of an engine's life; [`task`] the words of a task's life; [`retry`] backoff;
-//! [`mod@line`] who has a resource next; [`takeover`] what follows the end of an attempt.
+//! [`mod@line`] who has a resource next; [`stand`] whether a row is a former life or a copy's; [`takeover`] what follows the end of an attempt.
 
 pub mod engine;
 pub mod ids;
@@ -62,6 +62,7 @@ pub mod line;
 pub mod liveness;
 pub mod retry;
 pub mod sent_beats;
+pub mod stand;
 pub mod takeover;
 pub mod task;
 pub mod time;

@@ -14,6 +14,7 @@ use crate::handlers::CommandSpec;
 use crate::protocol::engine::Wanted;
 use crate::protocol::ids::{EngineName, KindName, ResourceName};
 use crate::protocol::retry::RetryPolicy;
+use crate::protocol::stand::{KeptBy, Stand};
 use crate::protocol::task::{OnFailure, OnLeaseLoss, OnRetry, Policy, Rerun, TaskState};
 use crate::protocol::timing::{Profile, Timing};
 use crate::store::{NewTask, Store, Wish4Engine};
@@ -211,6 +212,14 @@ pub(super) fn options(w: &mut World, u: usize) -> EngineOptions {
         statement_timeout: STATEMENT_TIMEOUT,
         stop_deadline: Duration::from_secs(2),
         state_id: unit.state_id.clone(),
+        // The guards of this world leave nothing, and every life has a process of its own.
+        stand: Some(Stand {
+            lock_device: 1,
+            lock_inode: u as u64,
+            pid_namespace: 1,
+            start_ticks: u64::from(unit.life),
+            kept_by: KeptBy::Group,
+        }),
         ..EngineOptions::new(unit.name.clone())
     };
     for text in KINDS {

@@ -75,6 +75,11 @@ diesel::table! {
         end_refused -> Nullable<BigInt>,
         ended_by -> Nullable<Text>,
         ended_at -> Nullable<BigInt>,
+        lock_device -> Nullable<BigInt>,
+        lock_inode -> Nullable<BigInt>,
+        pid_namespace -> Nullable<BigInt>,
+        start_ticks -> Nullable<BigInt>,
+        kept_by -> Nullable<SmallInt>,
     }
 }
 

@@ -185,6 +185,7 @@ fn registration(engine: usize, life: u8) -> Registration {
         boot_id: String::new(),
         pid: 1,
         state_id: String::new(),
+        stand: None,
         version: String::new(),
         protocol: (1, 1),
         release: String::new(),

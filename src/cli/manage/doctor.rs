@@ -15,8 +15,8 @@ use crate::cli::output::{List, Table};
 use crate::cli::session::{Access, Session, WHICH_DATABASE};
 use crate::cli::{GlobalFlags, output};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Host, Loaded, command_problems, load, unknown_users};
-use crate::guard::{Means, available_means};
+use crate::config::{Host, KillMeans, Loaded, command_problems, load, unknown_users};
+use crate::guard::{Means, PARENTAGE, available_means};
 use crate::health::gather::{Answers, Progress, ask, connections};
 use crate::health::snapshot::ConnectionsView;
 use crate::health::words::fine_span;
@@ -96,7 +96,7 @@ const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
 pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
     // First: a trial of a PID namespace shows this process to others of its user for a moment, and a password
     // that was not read yet is not seen.
-    let means = means_lines();
+    let means = available_means();
     let mut lines = Vec::new();
     match load(&flags.load_options(Host::here())) {
         Err(errors) => {
@@ -110,7 +110,7 @@ pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
             lines.extend(dir_lines(&loaded.config));
             lines.extend(file_lines(&loaded.config));
             lines.extend(database_lines(flags, &loaded));
-            lines.extend(means);
+            lines.extend(means_lines(means, loaded.config.engine.kill));
         }
     }
     print(&lines, flags)?;
@@ -120,7 +120,7 @@ pub fn run(_args: &DoctorArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
 
 /// Which means of killing the guard of an engine would have here: as this user, on this host. One that is
 /// missing is no fault as long as the process tree works; the line says what it would cover.
-fn means_lines() -> Vec<Line> {
+fn means_lines(means: Vec<(Means, Result<(), String>)>, choice: KillMeans) -> Vec<Line> {
     let chosen = |means: Means| match means {
         Means::Cgroup => "a control group of its own, chosen by itself",
         Means::PidNamespace => {
@@ -132,7 +132,16 @@ fn means_lines() -> Vec<Line> {
         Ok(()) => Line::ok("kill", format!("the guard can use {}", chosen(means))),
         Err(why) => Line::ok("kill", format!("the guard cannot use {}: {why}", chosen(means))),
     };
-    available_means().into_iter().map(line).collect()
+    // The default takes a control group where it can; without one nothing holds a task's processes together.
+    let has_group = means.iter().any(|(means, found)| *means == Means::Cgroup && found.is_ok());
+    let uncovered = match choice {
+        KillMeans::Auto | KillMeans::Cgroup => !has_group,
+        KillMeans::Pidns => false,
+        KillMeans::Tree => true,
+    };
+    let fix = "Delegate=yes in the unit (the shipped one has it), a container, or engine.kill = \"pidns\"";
+    let warning = uncovered.then(|| Line::warn("proof", PARENTAGE, fix));
+    means.into_iter().map(line).chain(warning).collect()
 }
 
 fn config_lines(loaded: &Loaded) -> Vec<Line> {

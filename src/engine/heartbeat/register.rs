@@ -6,6 +6,7 @@ use super::{Heartbeat, LifeError, Step};
 use crate::engine::host;
 use crate::engine::shared::Phase;
 use crate::engine::stop::Ending;
+use crate::guard::tree;
 use crate::handlers::StopKind;
 use crate::planted::{Bug, planted};
 use crate::protocol::engine::Proof;
@@ -150,6 +151,7 @@ impl Heartbeat {
             boot_id: self.shared.boot_id.clone(),
             pid: std::process::id(),
             state_id: self.shared.state_id(),
+            stand: self.shared.options.stand,
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: (1, 1),
             release: host::release(),
@@ -202,14 +204,18 @@ impl Heartbeat {
         log::info!("engine {} registered as {incarnation}", self.shared.options.name);
     }
 
-    /// A namesake that is this very state directory in this very boot is dead: this process holds the
-    /// directory's lock, and what it left was killed before. Any other is refused. So is one that this process has
-    /// not sent itself once it has registered: all that was before it has ended by then, so that one is a copy.
+    /// A namesake that is a former life with this very state directory, of which nothing is left, is dead. Any other
+    /// is watched. So is one that this process has not sent itself once it has registered: all that was before it
+    /// has ended by then, so that one is a copy.
     fn meet(&mut self, namesake: &Namesake) -> Result<Step, LifeError> {
         let is_place = namesake.state_id == self.shared.state_id() && namesake.boot_id == self.shared.boot_id;
-        if is_place && (!self.has_registered || self.own.contains(&namesake.incarnation)) {
-            self.remember_own(namesake.incarnation);
-            let proof = if self.former.is_some() { Proof::Itself } else { Proof::Lock };
+        let proof = match () {
+            // A registration of its own whose answer was lost.
+            () if is_place && self.own.contains(&namesake.incarnation) => Some(Proof::Itself),
+            () if is_place && !self.has_registered && self.is_over(namesake) => Some(Proof::Lock),
+            () => None,
+        };
+        if let Some(proof) = proof {
             log::info!("the former life {} of this engine is over; ending it (proof {proof})", namesake.incarnation);
             self.former = Some((namesake.incarnation, proof));
             return Ok(self.in_(Duration::ZERO));
@@ -224,6 +230,18 @@ impl Heartbeat {
             pid: namesake.pid,
             age: namesake.last_beat_age.as_secs_f64(),
         })
+    }
+
+    /// Whether nothing of this life can still run: this process holds the lock that it held, and what it left was
+    /// killed. Its row must have been quiet for as long as a beat may take: one clone is left that looks the same
+    /// in all of this, a machine resumed from a snapshot of a time when no engine ran. That one's original beats.
+    fn is_over(&self, namesake: &Namesake) -> bool {
+        let timing = &self.shared.options.timing;
+        let quiet = timing.heartbeat_interval() * 11 / 10 + timing.query_timeout();
+        let (Some(its), Some(here)) = (namesake.stand, self.shared.options.stand) else { return false };
+        let pid = i32::try_from(namesake.pid).unwrap_or(i32::MAX);
+        let lives = || tree::read(pid).is_some_and(|proc| proc.start_ticks == its.start_ticks && proc.is_alive());
+        !self.shared.boot_id.is_empty() && its.is_over(&here, lives) && namesake.last_beat_age >= quiet
     }
 
     fn remember_own(&mut self, incarnation: Incarnation) {

@@ -10,8 +10,12 @@ use crate::engine::epoch_file::Remembered;
 use crate::engine::run::{Role, build};
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::{EngineName, Epoch};
+use crate::protocol::stand::{KeptBy, Stand};
 use crate::protocol::timing::{Profile, Timing};
 use crate::store::{EngineRow, Fence, FenceOutcome, MemoryStore, Store};
+
+/// A control group held it together, and its process is not one of this host.
+const STAND: Stand = Stand { lock_device: 1, lock_inode: 1, pid_namespace: 1, start_ticks: 0, kept_by: KeptBy::Group };
 
 struct Rig {
     clock: ManualClock,
@@ -25,6 +29,7 @@ impl Rig {
         let options = EngineOptions {
             timing: Timing::of(Profile::Fast),
             state_id: state_id.into(),
+            stand: Some(STAND),
             ..EngineOptions::new(EngineName::new("e").unwrap())
         };
         // It runs no commands: no thread that forks is wanted here.

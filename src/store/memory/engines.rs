@@ -69,6 +69,7 @@ impl State {
             boot_id: live.said.boot_id.clone(),
             pid: live.said.pid,
             state_id: live.said.state_id.clone(),
+            stand: live.said.stand,
             last_beat_age: now.since(live.last_beat_at),
             beat: live.beat,
             takeover_after: live.said.timing.takeover_after(),

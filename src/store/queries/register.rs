@@ -9,10 +9,12 @@ use super::takeover;
 use crate::planted::{Bug, planted};
 use crate::protocol::ids::{EngineName, Epoch, Incarnation, TaskId};
 use crate::protocol::last_beat::{KnownLife, LastBeat, LifeRow};
+use crate::protocol::stand::{KeptBy, Stand};
 use crate::protocol::time::Timestamp;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
 use crate::store::error::{Cause, StoreError};
+use crate::store::sql::Row;
 use crate::store::types::*;
 
 /// How many tasks of a former life are handed back in the registering transaction itself.
@@ -127,8 +129,8 @@ fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Names
     let mut s = db.stmt();
     let name = s.text(name.as_str());
     let sql = s.sql(format!(
-        "SELECT e.incarnation, i.host, i.boot_id, i.pid, i.state_id, {now} - e.last_beat_at, e.beat, e.takeover_ms \
-         FROM engine e JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.live_name = {name}"
+        "SELECT e.incarnation, i.host, i.boot_id, i.pid, i.state_id, {now} - e.last_beat_at, e.beat, e.takeover_ms, \
+         i.lock_device, i.lock_inode, i.pid_namespace, i.start_ticks, i.kept_by FROM engine e JOIN engine_info i ON i.incarnation = e.incarnation WHERE e.live_name = {name}"
     ));
     Ok(db.first("look for a namesake", &sql)?.map(|mut row| Namesake {
         incarnation: Incarnation::new(row.int()),
@@ -139,7 +141,21 @@ fn live_namesake(db: &mut dyn Db, name: &EngineName) -> StoreResult<Option<Names
         last_beat_age: Duration::from_micros(row.int().max(0).unsigned_abs()),
         beat: row.int(),
         takeover_after: Duration::from_millis(row.int().max(0).unsigned_abs()),
+        stand: read_stand(&mut row),
     }))
+}
+
+/// `None` in a row of a former release, and of an engine without a state directory.
+fn read_stand(row: &mut Row) -> Option<Stand> {
+    let mut next = || row.opt_int();
+    let (device, inode, namespace, ticks, kept_by) = (next(), next(), next(), next(), next());
+    Some(Stand {
+        lock_device: device?.cast_unsigned(),
+        lock_inode: inode?.cast_unsigned(),
+        pid_namespace: namespace?.cast_unsigned(),
+        start_ticks: ticks?.cast_unsigned(),
+        kept_by: KeptBy::from_code(kept_by?)?,
+    })
 }
 
 /// False: there is a live engine of this name.
@@ -182,10 +198,16 @@ fn insert_info(db: &mut dyn Db, r: &Registration) -> StoreResult<()> {
         s.int(r.slots),
         s.text(&r.means),
         s.text(serde_json::to_string(&r.timing).unwrap_or_default()),
+        s.opt_int(r.stand.map(|stand| stand.lock_device.cast_signed())),
+        s.opt_int(r.stand.map(|stand| stand.lock_inode.cast_signed())),
+        s.opt_int(r.stand.map(|stand| stand.pid_namespace.cast_signed())),
+        s.opt_int(r.stand.map(|stand| stand.start_ticks.cast_signed())),
+        s.opt_int(r.stand.map(|stand| stand.kept_by.code())),
     ];
     let sql = s.sql(format!(
         "INSERT INTO engine_info (incarnation, name, host, boot_id, pid, state_id, version, protocol_min, protocol_max, \
-         \"release\", kinds, slots, means, timing, registered_at) VALUES ({}, {now})",
+         \"release\", kinds, slots, means, timing, lock_device, lock_inode, pid_namespace, start_ticks, kept_by, \
+         registered_at) VALUES ({}, {now})",
         values.join(", ")
     ));
     db.execute("register", &sql)?;

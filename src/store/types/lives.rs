@@ -8,6 +8,7 @@ use super::work::Held;
 use crate::protocol::engine::{Mode, Proof, Wanted};
 use crate::protocol::ids::{EngineName, Incarnation, KindName, TaskId, Token};
 use crate::protocol::last_beat::LastBeat;
+use crate::protocol::stand::Stand;
 use crate::protocol::task::Wish;
 use crate::protocol::time::Timestamp;
 use crate::protocol::timing::Timing;
@@ -27,6 +28,8 @@ pub struct Registration {
     pub pid: u32,
     /// Random id kept in the state directory.
     pub state_id: String,
+    /// Where exactly it stands; `None` for one without a state directory.
+    pub stand: Option<Stand>,
     /// Program version.
     pub version: String,
     /// Oldest and newest protocol it speaks.
@@ -87,6 +90,8 @@ pub struct Namesake {
     pub pid: u32,
     /// The id of its state directory.
     pub state_id: String,
+    /// Where exactly it stands, as far as its row tells.
+    pub stand: Option<Stand>,
     /// By the database's clock.
     pub last_beat_age: Duration,
     /// Its counter.

@@ -2,7 +2,6 @@
 //! process gets no signal that it does not ask for, adopts every orphan, and takes all others along when it dies.
 
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rekindle::guard::tree;
@@ -103,7 +102,7 @@ pub fn a_killed_container_takes_everything_along_and_its_name_comes_back_at_once
         assert!(last.at - killed_at < 0.5, "{:.2}s after its container: {last:?}", last.at - killed_at);
         // On the same volume, long before T.
         let a = rig.engine("a").contained().start();
-        rig.wait_starts(task, 2, Duration::from_millis(2_500));
+        rig.wait_starts(task, 2, SOON);
         rig.wait_state(task, TaskState::Done, SOON);
         assert_eq!(rig.lives("a")[1].proof, Some(Proof::Lock));
         a.stop();

@@ -71,7 +71,8 @@ macro_rules! cases {
             names:
                 a_second_engine_of_a_live_name_exits_3_and_disturbs_nobody
                 without_its_state_directory_a_dead_name_is_free_after_its_t
-                after_the_death_of_both_the_same_state_directory_registers_at_once;
+                after_the_death_of_both_the_same_state_directory_registers_at_once
+                after_the_death_of_both_there_is_no_proof_where_something_may_have_got_away;
             places:
                 a_schema_that_is_newer_is_refused_with_78
                 an_engine_of_another_cluster_is_refused_with_78
@@ -137,6 +138,8 @@ mod sqlite {
             a_task_reads_nothing_of_its_engine_and_guard
             in_a_pid_namespace_of_a_user_it_reads_nothing_either
             a_frozen_engine_without_its_guard_is_found_by_the_next_start_of_its_user;
+        names:
+            a_copy_with_equal_inodes_disturbs_nobody;
         logs:
             nobody_reads_the_log_and_the_work_goes_on
             nobody_reads_the_log_and_a_frozen_engine_is_killed_in_time

@@ -21,6 +21,8 @@ pub fn a_live_namesake_is_refused_and_described(rig: &Rig) {
                 (namesake.pid, namesake.state_id.as_str(), namesake.boot_id.as_str()),
                 (4_711, "state-of-a", "boot-1")
             );
+            assert_eq!(namesake.stand, engine("a").0.stand);
+            assert!(namesake.stand.is_some());
         }
         other => panic!("{other:?}"),
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rekindle::protocol::engine::{Mode, Proof, Wanted};
 use rekindle::protocol::ids::{EngineName, Incarnation, KindName, Nonce, ResourceName, TaskId};
+use rekindle::protocol::stand::{KeptBy, Stand};
 use rekindle::protocol::takeover::Next;
 use rekindle::protocol::task::{AttemptResult, Policy, Reason, TaskState};
 use rekindle::protocol::timing::{Profile, Timing};
@@ -39,6 +40,13 @@ pub fn engine(name: &str) -> EngineBuilder {
         boot_id: "boot-1".into(),
         pid: 4_711,
         state_id: format!("state-of-{name}"),
+        stand: Some(Stand {
+            lock_device: u64::MAX,
+            lock_inode: 7,
+            pid_namespace: 4_026_531_836,
+            start_ticks: 99,
+            kept_by: KeptBy::Group,
+        }),
         version: "0.1.0".into(),
         protocol: (1, 1),
         release: "/usr/lib/rekindle".into(),
