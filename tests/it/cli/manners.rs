@@ -90,3 +90,14 @@ fn the_doctor_says_ok_warn_or_fail_and_how_to_mend_it() {
     desk.configure("slotz = 1\n");
     assert!(desk.run("doctor").code(1).out.contains("FAIL  config"));
 }
+
+#[test]
+fn the_doctor_lists_rows_of_other_programs_with_what_removes_them() {
+    let desk = Desk::new();
+    super::trouble::sql(&desk, "INSERT INTO task (kind, token) VALUES ('mail', 9223372036854775806)");
+    let said = desk.run("doctor").code(0).out;
+    assert!(said.contains("warn  rows         task #1: its token cannot grow, so no engine takes it\n"), "{said}");
+    assert!(said.contains("-> rekindle task cancel 1\n"), "{said}");
+    desk.run("task cancel 1").code(0);
+    assert!(desk.run("doctor").code(0).out.contains("ok    rows         none"));
+}
