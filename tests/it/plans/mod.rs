@@ -27,7 +27,7 @@ use self::tables::{Looked, Words, fill};
 use crate::support::{mariadb, postgres};
 
 /// Who reads an index or a table as a whole, because it is about all of it, or stops at its limit: the steps, and what.
-const WHOLE: [(&str, &[&str]); 11] = [
+const WHOLE: [(&str, &[&str]); 12] = [
     // From the first of its own on: MariaDB, which is asked outside of that session, knows of none.
     ("add tasks", &["task by PRIMARY, sorted"]),
     // Indexes of those that are in one state, counted up to a limit.
@@ -41,6 +41,7 @@ const WHOLE: [(&str, &[&str]); 11] = [
         &["task_pkey", "task_archive_pkey", "t", "sqlite_autoindex_task_archive_1", "task_due", "t by PRIMARY"],
     ),
     // Those that somebody owns.
+    ("count owned tasks", &["task_owner"]),
     ("look for orphans", &["task_owner", "task_unowned", "resource_owner"]),
     // Those that are barred from a host.
     ("lift bars", &["task_barred"]),
