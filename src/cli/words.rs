@@ -25,6 +25,11 @@ NAME shows the line.",
         "Failed for good: it said so (exit 64 and the like), or its tries are used up. It waits for a person: rekindle task log, \
 then retry or cancel.",
     ),
+    (
+        "interrupted",
+        "Its engine was lost or stopped under it, and its kind says rerun = \"never\": it may have done its work. Look at \
+that first, then rekindle task retry runs it again, or rekindle task cancel closes it. Bulk retries leave it out.",
+    ),
     ("canceled", "A person called it off. Kept for retention.canceled."),
     (
         "quarantined",

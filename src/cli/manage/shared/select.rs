@@ -11,7 +11,7 @@ use crate::store::TaskFilter;
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Which tasks", about = None, long_about = None)]
 pub struct Selector {
-    /// In this state (ready, waiting, blocked, running, held, failed, quarantined, done, canceled); may be repeated
+    /// In this state (ready, waiting, blocked, running, held, failed, interrupted, quarantined, done, canceled); may be repeated
     #[arg(short, long, value_name = "STATE", value_parser = parse_state, value_delimiter = ',')]
     pub state: Vec<TaskState>,
     /// Of this kind; may be repeated
