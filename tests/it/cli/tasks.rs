@@ -7,7 +7,7 @@ use rekindle::protocol::takeover::Next;
 use rekindle::protocol::task::{AttemptResult, Policy, Rerun};
 use rekindle::store::Finish;
 
-use super::{Desk, live};
+use super::{Desk, Running, live};
 use crate::support::builders::{done, failed};
 
 #[test]
@@ -212,4 +212,24 @@ fn a_hundred_thousand_tasks_do_not_slow_the_screen() {
     assert!(said.out.contains("100000 ready"), "{}", said.out);
     let refused = desk.feed("task add mail --many -", "{\"payload\":1}\n".repeat(100_001).as_bytes()).code(2);
     assert!(refused.err.contains("add it in parts"), "{}", refused.err);
+}
+
+#[test]
+fn whoever_waits_for_a_task_that_nobody_takes_is_told_why() {
+    let desk = Desk::new();
+    let said = desk.run("task add mail --wait --timeout 6s").code(5);
+    assert!(said.err.contains("note: #1 is ready and waits: no live engine takes kind mail\n"), "{said:?}");
+    // A parent that waits for its child in the only slot.
+    let dir = desk.dir.path().display();
+    let rekindle = env!("CARGO_BIN_EXE_rekindle");
+    desk.configure(&format!(
+        "timing = \"fast\"\nslots = 1\n[kind.child]\ncommand = [\"/bin/true\"]\nrerun = \"always\"\n\
+         [kind.parent]\ncommand = [\"{rekindle}\", \"-c\", \"{dir}/a.toml\", \"task\", \"add\", \"child\", \"--wait\", \
+         \"--timeout\", \"7s\"]\nrerun = \"always\"\nretry = {{ max = 0 }}\n"
+    ));
+    let _engine = Running::start(desk.command(env!("CARGO_BIN_EXE_rekindle-engine")));
+    desk.run("task add parent --wait --timeout 60s").code(1);
+    let log = desk.run("task log 2").code(0).out;
+    let why = "is ready and waits: all 1 slots of the engines that take kind child are busy; this is task #2, which holds one";
+    assert!(log.contains(why), "{log}");
 }

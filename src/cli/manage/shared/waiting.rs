@@ -9,13 +9,14 @@ use crate::cli::GlobalFlags;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::{age, one_line, plural, shorten, took};
-use crate::cli::output::{List, Table};
+use crate::cli::output::{self, List, Table};
 use crate::cli::session::Session;
 use crate::clock::{Clock, SystemClock};
+use crate::protocol::engine::{EngineState, Wanted};
 use crate::protocol::ids::TaskId;
 use crate::protocol::task::TaskState;
 use crate::protocol::time::LeaseInstant;
-use crate::store::{StoreResult, TaskState4Wait};
+use crate::store::{EngineRow, StoreResult, TaskState4Wait};
 
 /// The first look comes soon, for short tasks; later ones cost less.
 const LOOK_FIRST: Duration = Duration::from_millis(20);
@@ -24,6 +25,8 @@ const LOOK_MAX: Duration = Duration::from_millis(500);
 const TOLD_MAX: usize = 20;
 /// A database that is away for longer ends the waiting; until then it is asked again.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+/// A task that is ready for so long is waited for in vain, most likely.
+const WONDER_AFTER: Duration = Duration::from_secs(5);
 /// Tasks of one question.
 const BATCH: usize = 10_000;
 
@@ -89,6 +92,7 @@ pub fn wait_from(
 ) -> Result<Exit, CliError> {
     let mut patience = Patience::new(flags.timeout);
     let tells = flags.output.is_for_people() && ids.len() <= TOLD_MAX;
+    let mut said = flags.quiet;
     loop {
         let open: Vec<TaskId> =
             ids.iter().copied().filter(|id| seen.get(id).is_none_or(|now| !now.state.is_end())).collect();
@@ -108,6 +112,14 @@ pub fn wait_from(
         if left == 0 {
             break;
         }
+        if !said && patience.waited() >= WONDER_AFTER {
+            said = true;
+            let stuck =
+                ids.iter().filter_map(|id| Some((*id, seen.get(id)?))).find(|(_, now)| now.state == TaskState::Ready);
+            if let Some(why) = stuck.and_then(|(id, _)| why_ready(session, id)) {
+                output::print_error(&why);
+            }
+        }
         if !patience.pause() {
             summary(ids, &seen, flags, tells)?;
             let span = age(patience.waited());
@@ -119,6 +131,32 @@ pub fn wait_from(
     summary(ids, &seen, flags, tells)?;
     let is_done = |id: &TaskId| seen.get(id).is_some_and(|now| now.state == TaskState::Done);
     Ok(if ids.iter().all(is_done) { Exit::Ok } else { Exit::Failed })
+}
+
+/// Whoever waits for a task that nobody takes is told why, once; most of all a task that waits for its child
+/// in the last free slot, which would never end.
+fn why_ready(session: &Session, id: TaskId) -> Option<String> {
+    let row = session.try_read("reading a task", move |store| store.task(id)).ok()?.ok()??.0;
+    let (_, engines) = session.try_read("listing engines", |store| store.engines()).ok()?.ok()?;
+    let is_taker = |engine: &&EngineRow| {
+        engine.state == EngineState::Live && engine.kinds.iter().any(|kind| kind == row.kind.as_str())
+    };
+    let takers: Vec<&EngineRow> = engines.iter().filter(is_taker).collect();
+    let open: Vec<&&EngineRow> = takers.iter().filter(|engine| engine.wanted.wanted == Wanted::Run).collect();
+    let (busy, slots) = open.iter().fold((0, 0), |(busy, all), engine| (busy + engine.running, all + engine.slots));
+    let why = match (takers.len(), open.len()) {
+        (0, _) => format!("no live engine takes kind {}", row.kind),
+        (_, 0) => format!("every engine that takes kind {} is paused or drains", row.kind),
+        _ if busy >= slots => format!("all {slots} slots of the engines that take kind {} are busy", row.kind),
+        _ => return None,
+    };
+    let own = std::env::var("REKINDLE_TASK").ok().filter(|_| busy >= slots && slots > 0);
+    let own = own.map_or_else(String::new, |own| {
+        format!(
+            "; this is task #{own}, which holds one of them while it waits: give engines more slots, or do not wait"
+        )
+    });
+    Some(format!("note: {id} is ready and waits: {}{}\n", one_line(&why), one_line(&own)))
 }
 
 fn look(
