@@ -128,10 +128,11 @@ impl CliError {
     pub fn config(errors: &ConfigErrors) -> Self {
         let count = super::output::plural(errors.problems.len(), "problem");
         let cause: Vec<String> = errors.problems.iter().map(ToString::to_string).collect();
+        let is_missing = errors.problems.iter().any(|problem| problem.text.starts_with("cannot be read: No such file"));
         Self::new(codes::CONFIG, Exit::Config, format!("the configuration is wrong: {count}"))
             .cause(cause.join("\n"))
             .effect("nothing was started or changed")
-            .next("rekindle config check")
+            .next(if is_missing { "rekindle config init   (writes the file)" } else { "rekindle config check" })
     }
 
     /// Nobody answers.

@@ -2,7 +2,7 @@
 //! leave enough time? An error for `config check`, a warning at start, because the tree of the commands
 //! may appear later.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,9 +46,22 @@ fn program_fault(program: &str) -> Option<String> {
         Err(error) => Some(format!("{program} cannot be run: {error}")),
         Ok(data) if !data.is_file() => Some(format!("{program} cannot be run: it is no file")),
         Ok(_) => {
-            access(path, AccessFlags::X_OK).err().map(|error| format!("{program} cannot be run: {}", error.desc()))
+            let denied = access(path, AccessFlags::X_OK).err();
+            denied.map(|error| format!("{program} cannot be run: {}", error.desc())).or_else(|| interpreter_fault(path))
         }
     }
+}
+
+/// The system says "no such file" of a script whose interpreter is missing, and means the interpreter.
+pub fn interpreter_fault(program: &Path) -> Option<String> {
+    let mut head = [0; 256];
+    let read = std::fs::File::open(program).and_then(|mut file| file.read(&mut head)).ok()?;
+    let line = head[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let name = line.trim_start_matches([' ', '\t']).split([' ', '\t']).next()?;
+    let ends = if name.ends_with('\r') { "; its lines end as on Windows (dos2unix)" } else { "" };
+    let is_there = Path::new(name).exists();
+    (!is_there).then(|| format!("{} cannot be run: its interpreter {name:?} is not there{ends}", program.display()))
 }
 
 /// Kinds that say `user`: users and groups that this host does not know.
@@ -144,6 +157,20 @@ mod tests {
         assert_eq!(fault("sh").unwrap(), "kind.a.command: sh is not an absolute path");
         assert!(fault("/no/such").unwrap().contains("/no/such cannot be run: No such file"));
         assert!(fault("/").unwrap().contains("it is no file"));
+        let dir = tempfile::tempdir().unwrap();
+        let script = |text: &str| {
+            let path = dir.path().join("script");
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            fault(path.to_str().unwrap()).map(|text| text.replace(path.to_str().unwrap(), "PATH"))
+        };
+        assert_eq!(script("#!/bin/sh\necho\n"), None);
+        assert_eq!(
+            script("#!/bin/sh\r\necho\r\n").unwrap(),
+            "kind.a.command: PATH cannot be run: its interpreter \"/bin/sh\\r\" is not there; its lines end as on \
+             Windows (dos2unix)"
+        );
+        assert!(script("#! /no/such -x\n").unwrap().ends_with("its interpreter \"/no/such\" is not there"));
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(fault(file.path().to_str().unwrap()).unwrap().contains("cannot be run: Permission denied"));
     }

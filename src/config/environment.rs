@@ -20,7 +20,10 @@ pub(super) fn environment_tree(host: &Host, below: &Tree) -> Tree {
             insert(&mut tree, &path, node(name, value));
         }
     }
-    let structured = host.env.iter().filter(|(name, _)| name.starts_with("REKINDLE_") && name.contains("__"));
+    // An empty one is none, as with the named ones, but for a variable of a kind, which may well be empty.
+    let counts = |name: &str, value: &str| !value.is_empty() || name.contains("__ENV__");
+    let is_ours = |name: &str| name.starts_with("REKINDLE_") && name.contains("__");
+    let structured = host.env.iter().filter(|(name, value)| is_ours(name) && counts(name, value));
     for (name, value) in structured {
         let keys: Vec<&str> = name["REKINDLE_".len()..].split("__").collect();
         insert(&mut tree, &key_path(&keys, below), node(name, value));

@@ -121,6 +121,16 @@ fn as_root_only_files_that_nobody_else_can_write_are_taken() {
 }
 
 #[test]
+fn an_empty_variable_is_none() {
+    let site = Site::new("[engine]\nslots = 2\n").env("REKINDLE_ENGINE__SLOTS", "").env("REKINDLE_DATABASE__URL", "");
+    let loaded = site.env("REKINDLE_DATABASE_URL", "sqlite:/a.db").load();
+    assert_eq!(
+        (loaded.config.engine.slots, loaded.config.database.urls[0].to_string()),
+        (2, "sqlite:/a.db".to_owned())
+    );
+}
+
+#[test]
 fn flags_beat_environment_beats_drop_ins_beat_the_file() {
     let site = Site::new("[engine]\nslots = 1\nname = \"a\"\npoll = \"2s\"\nstop_deadline = \"60s\"\n")
         .file("conf.d/20.toml", "[engine]\nslots = 3\nname = \"c\"\npoll = \"4s\"\n")

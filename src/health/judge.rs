@@ -137,7 +137,7 @@ fn failed(snapshot: &ClusterSnapshot, thresholds: &Thresholds) -> CheckResult {
     text += &normal_words(count.judged(), thresholds);
     text += &format!("; {} in 1h", plural(snapshot.failures_1h, "failure"));
     if let Some(top) = groups.first() {
-        text += &format!(", {} of all: {}", top.count, top_words(top));
+        text += &format!(", {} of them: {}", top.count, top_words(top));
     }
     let mut perf = vec![Perf::count("failed", count.judged()).limits(limits)];
     perf.extend(thresholds.normal.map(|normal| Perf::count("failed_normal", normal)));

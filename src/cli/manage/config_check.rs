@@ -12,8 +12,8 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{List, Table, plural};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
-    Host, LoadOptions, Loaded, Problem, command_problems, descriptor_problem, load, stop_problem, unknown_users,
-    user_problems,
+    Host, LoadOptions, Loaded, Origin, Problem, command_problems, descriptor_problem, load, stop_problem,
+    unknown_users, user_problems,
 };
 use crate::process::limits;
 
@@ -75,7 +75,12 @@ fn host_problems(loaded: &Loaded, unit: &Unit) -> Vec<Problem> {
 impl Findings {
     fn list(&self) -> List {
         let errors = self.problems.iter().map(|problem| ("error", problem));
-        let all: Vec<_> = errors.chain(self.warnings.iter().map(|warning| ("warning", warning))).collect();
+        let mut all: Vec<_> = errors.chain(self.warnings.iter().map(|warning| ("warning", warning))).collect();
+        // In the order of the file, as somebody mends it; what is of another source comes first or last.
+        all.sort_by_key(|(_, problem)| match &problem.origin {
+            Origin::File { path, line } => (path.display().to_string(), *line),
+            other => (other.to_string(), 0),
+        });
         let mut table = Table::new(&[""]);
         for (severity, problem) in &all {
             table.row([format!("{}: {severity}: {}", problem.origin, problem.text)]);

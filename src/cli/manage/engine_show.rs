@@ -1,13 +1,12 @@
 //! `rekindle engine show NAME`.
 
-use std::time::Duration;
-
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::human::{age, took, when};
 use crate::cli::output::{self, Table};
 use crate::cli::session::{Access, Session};
 use crate::cli::{Format, GlobalFlags, load_config};
+use crate::config::units::show_duration;
 use crate::health::view::{newest_lives, state};
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::EngineName;
@@ -82,7 +81,8 @@ fn render(row: &EngineRow, lives: &[&EngineRow], tasks: &[TaskRow], now: Timesta
 fn facts(row: &EngineRow, now: Timestamp, in_utc: bool) -> Table {
     let since = |at: Timestamp| format!("{} ({} ago)", when(at, in_utc), age(now.since(at)));
     let timing = &row.timing;
-    let ms = |span: Duration| took(span);
+    // Exactly: 12.5s is not 12s.
+    let ms = show_duration;
     let mut table = Table::new(&["", ""]);
     let note = note(row, now, in_utc);
     let state = state(row, now).to_string();

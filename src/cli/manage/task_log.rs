@@ -73,7 +73,11 @@ pub fn run(args: &TaskLogArgs, flags: &GlobalFlags) -> Result<Exit, CliError> {
         Format::Jsonl => output::line(&fields),
         Format::Tsv => output::tsv_fields(&fields),
         // A task's output must not drive the terminal; into a file it goes as it is.
-        _ if std::io::stdout().is_terminal() => printable(&text),
+        _ if std::io::stdout().is_terminal() => {
+            // The prompt begins a line of its own.
+            let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+            printable(&text) + end
+        }
         _ => text,
     })?;
     Ok(Exit::Ok)

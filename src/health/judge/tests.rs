@@ -204,7 +204,7 @@ fn normally_500_failed_and_now_1000() {
     assert_eq!(
         shown(Mode::Failed, &s, &thresholds(Mode::Failed, "1.5x", "2x", Some(498.0))),
         "REKINDLE FAILED CRITICAL - 1012 failed tasks, normal 498 (2.0x, limit 2x); 514 failures in 1h, \
-         971 of all: invoice-mail: exit 75: smtp: connection / refused | failed=1012;747;996;0 failed_normal=498;;;0\n\
+         971 of them: invoice-mail: exit 75: smtp: connection / refused | failed=1012;747;996;0 failed_normal=498;;;0\n\
          [WARNING] invoice-mail 971, newest 2m ago\n[OK] thumbnail 41, newest 2m ago\n\
          next: rekindle task list -k invoice-mail -s failed\n"
     );

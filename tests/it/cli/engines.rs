@@ -145,7 +145,7 @@ fn one_engine_shows_its_timing_tasks_and_former_lives() {
     let shown = desk.run("engine show app1").code(0).out;
     for part in [
         "State        active\n",
-        "Timing       h 2.0s, q 1.5s, L 10s, K 2.0s, T 12s, S 1.0s\n",
+        "Timing       h 2s, q 1.5s, L 10s, K 2s, T 12.5s, S 1s\n",
         "#1    mail  1        0s",
         "FORMER LIFE",
     ] {

@@ -118,7 +118,15 @@ fn chosen(names: &Names, newest: &[&EngineRow], own: &EngineName) -> Result<Vec<
     wanted.extend(names.is_self.then(|| own.clone()));
     wanted.dedup();
     match wanted.iter().find(|name| !newest.iter().any(|row| row.name == **name)) {
-        Some(unknown) => Err(CliError::no_engine(unknown.as_str(), newest.iter().map(|row| row.name.as_str()))),
+        Some(unknown) => {
+            let error = CliError::no_engine(unknown.as_str(), newest.iter().map(|row| row.name.as_str()));
+            let is_self = names.is_self && unknown == own;
+            Err(if is_self {
+                error.cause("--self is engine.name of the configuration, by default this host's name")
+            } else {
+                error
+            })
+        }
         None => Ok(wanted),
     }
 }

@@ -119,6 +119,10 @@ fn parse(bytes: &[u8], common: &Common) -> Result<Option<NewTask>, String> {
         return Ok(None);
     }
     // serde would read the fields of an array in their order.
+    let is_object = text.starts_with('{');
+    if !is_object && !text.starts_with('[') {
+        return Err("a line is an object such as {\"payload\": {}}: one object a line, as jq -c prints it".into());
+    }
     if text.starts_with('[') {
         return Err("a line is an object such as {\"payload\": {}}, not an array".into());
     }
@@ -150,6 +154,10 @@ fn json_error(error: &serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Data => {
             format!("{what}{column}; write {{\"payload\": ..., \"resources\": [...]}}")
+        }
+        // The first line of an object that was spread over several.
+        serde_json::error::Category::Eof => {
+            format!("not valid JSON: {what}{column}; one object a line, as jq -c prints it")
         }
         _ => format!("not valid JSON: {what}{column}"),
     }
