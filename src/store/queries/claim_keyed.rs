@@ -10,16 +10,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::change::{Change, change};
-use super::claim::{BYTES_MAX, CAN_GROW, CLAIMED, may_claim, read_claimed};
-use super::rows::{NEXT_ATTEMPT, NEXT_VERSION, corrupt, is_in, next_token, resources_of};
+use super::claim::{BYTES_MAX, CAN_GROW, may_claim};
+use super::rows::{NEXT_VERSION, Names, is_in, resources_of};
+use super::take::{own_all, take_all};
 use crate::protocol::ids::{ResourceName, TaskId, Token};
 use crate::protocol::line::{LockedResource, Place, Round};
 use crate::protocol::takeover::ALONE_FROM;
 use crate::protocol::task::TaskState;
 use crate::store::api::StoreResult;
 use crate::store::db::Db;
-use crate::store::sql::{Bind, ColumnType, Row, Sql, Stmt};
 use crate::store::types::{Claim, Claimed};
 
 /// Candidates with resources are read this many times over, so that two engines that look at the same
@@ -51,7 +50,8 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
         return Ok((Vec::new(), 0));
     }
     let wants = resources_of(db, &candidates)?;
-    let names: BTreeSet<&ResourceName> = wants.values().flatten().collect();
+    let candidates = worth_locking(db, &candidates, &wants, limit)?;
+    let names: BTreeSet<&ResourceName> = candidates.iter().filter_map(|id| wants.get(id)).flatten().collect();
     create_missing(db, &names)?;
     let locked = lock_lines(db, &names)?;
     let whole = |id: &&TaskId| wants.get(*id).is_some_and(|names| names.iter().all(|n| locked.contains_key(n)));
@@ -84,6 +84,48 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
     }
     own_all(db, c, &claimed)?;
     Ok((claimed, blocked.len()))
+}
+
+/// Those that will be taken or moved behind their lines, as far as an unlocked look can tell: what a full hand cannot
+/// take is left to other engines, which pass over what is locked here.
+fn worth_locking(db: &mut dyn Db, candidates: &[TaskId], wants: &Names, limit: usize) -> StoreResult<Vec<TaskId>> {
+    let names: BTreeSet<&ResourceName> = wants.values().flatten().collect();
+    let seen = read_lines(db, &names)?;
+    let (mut chosen, mut taken, mut round) = (Vec::new(), 0, Round::default());
+    for id in candidates {
+        let names = wants.get(id).map_or(&[][..], Vec::as_slice);
+        match round.place(*id, names, &seen) {
+            Place::Behind(_) => chosen.push(*id),
+            // Its resource can be given out no more: it must not stand in the way of others.
+            Place::Take { stored } if stored >= Token::MAX => {}
+            _ if taken < limit => {
+                taken += 1;
+                chosen.push(*id);
+            }
+            _ => {}
+        }
+    }
+    Ok(chosen)
+}
+
+/// Resources with the heads of their lines, unlocked. One that no claim has made yet is free.
+fn read_lines(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<BTreeMap<ResourceName, LockedResource>> {
+    let free = LockedResource { owner_task: None, token: Token::ZERO, head: None };
+    let mut seen: BTreeMap<ResourceName, LockedResource> =
+        names.iter().map(|name| ((*name).clone(), free.clone())).collect();
+    let mut s = db.stmt();
+    let list = s.in_texts(names.iter().map(|n| n.as_str()));
+    let sql = s.sql(format!(
+        "SELECT r.name, r.owner_task, r.token, (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 \
+         ORDER BY tr.task LIMIT 1) FROM resource r {} WHERE r.name {list}",
+        db.dialect().by("PRIMARY")
+    ));
+    for mut row in db.query("claim", &sql)? {
+        let name = ResourceName::from_stored(row.text());
+        let (owner_task, token) = (row.opt_int().map(TaskId::new), Token::new(row.int()));
+        seen.insert(name, LockedResource { owner_task, token, head: row.opt_int().map(TaskId::new) });
+    }
+    Ok(seen)
 }
 
 /// Whether somebody else stands before it in one of its lines.
@@ -184,124 +226,4 @@ fn block(db: &mut dyn Db, blocked: &[(TaskId, ResourceName)]) -> StoreResult<()>
     let ready = is_in("state", TaskState::Ready);
     let sql = s.sql(format!("UPDATE task {by} SET state = 2, version = {NEXT_VERSION} WHERE id {ids} AND {ready}"));
     db.execute("block", &sql).map(|_| ())
-}
-
-/// Gives the tasks to their new owner; what it got, in the order of `take`. All or none: what could keep one from it
-/// is locked, or is the same for all.
-fn take_all(db: &mut dyn Db, c: &Claim, take: &[(TaskId, Token)]) -> StoreResult<Vec<Claimed>> {
-    if take.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = if db.dialect().has_returning { take_from_table(db, c, take)? } else { take_by_words(db, c, take)? };
-    let got = rows.into_iter().map(|row| read_claimed(row, c)).map(|task| (task.held.task, task));
-    let mut got: BTreeMap<TaskId, Claimed> = got.collect();
-    if !got.is_empty() && got.len() != take.len() {
-        return Err(corrupt("claim", format!("{} of {} locked tasks were claimed", got.len(), take.len())));
-    }
-    Ok(take.iter().filter_map(|(id, _)| got.remove(id)).collect())
-}
-
-/// The assignments; `stored` is an expression for the largest token of a task's resources.
-fn taken(db: &dyn Db, s: &mut Stmt, c: &Claim, stored: &str) -> String {
-    let (now, greatest) = (db.dialect().now, db.dialect().greatest);
-    let token = next_token(db.dialect(), &format!("{greatest}(token, {stored})"));
-    let (owner, nonce, policy) = (s.int(c.incarnation.as_i64()), s.int(c.nonce.as_i64()), s.int(c.policy.code()));
-    format!(
-        "state = 3, owner = {owner}, nonce = {nonce}, policy = {policy}, attempt = {NEXT_ATTEMPT}, \
-         version = {NEXT_VERSION}, claimed_at = {now}, ended_at = NULL, \
-         token = {token}"
-    )
-}
-
-fn take_from_table(db: &mut dyn Db, c: &Claim, take: &[(TaskId, Token)]) -> StoreResult<Vec<Row>> {
-    let identity = db.identity()?;
-    let mut s = db.stmt();
-    let rows: Vec<Vec<Bind>> =
-        take.iter().map(|(id, stored)| vec![Bind::Int(Some(id.as_i64())), Bind::Int(Some(stored.as_i64()))]).collect();
-    let u = s.table("u", &[("task_id", ColumnType::Int), ("stored", ColumnType::Int)], &rows);
-    let set = taken(db, &mut s, c, "u.stored");
-    let may = may_claim(&mut s, &identity, c.incarnation);
-    let ready = is_in("state", TaskState::Ready);
-    let sql =
-        s.sql(format!("UPDATE task SET {set} FROM {u} WHERE id = u.task_id AND {ready} AND {may} RETURNING {CLAIMED}"));
-    db.query("claim", &sql)
-}
-
-/// Where an UPDATE reads no bound table without locking what else it reads: the engine's row, which beats.
-fn take_by_words(db: &mut dyn Db, c: &Claim, take: &[(TaskId, Token)]) -> StoreResult<Vec<Row>> {
-    let identity = db.identity()?;
-    let mut s = db.stmt();
-    let mut by_token: BTreeMap<Token, Vec<i64>> = BTreeMap::new();
-    for (id, stored) in take {
-        by_token.entry(*stored).or_default().push(id.as_i64());
-    }
-    // Lines go forward side by side, so a few tokens stand for all of them.
-    let whens: Vec<String> = by_token
-        .into_iter()
-        .map(|(stored, ids)| format!("WHEN id {} THEN {}", s.in_ints(ids), stored.as_i64()))
-        .collect();
-    let set = taken(db, &mut s, c, &format!("CASE {} ELSE 0 END", whens.join(" ")));
-    let ids = s.in_ints(take.iter().map(|(id, _)| id.as_i64()));
-    let claim = Change {
-        step: "claim",
-        table: "task",
-        key: "id",
-        set: Some(set),
-        which: format!("id {ids} AND {}", is_in("state", TaskState::Ready)),
-        guard: may_claim(&mut s, &identity, c.incarnation),
-        order: String::new(),
-        limit: String::new(),
-        bytes: None,
-        // They are locked already.
-        lock: "",
-        columns: CLAIMED,
-    };
-    change(db, &s, &claim)
-}
-
-/// Writes the resources of what was claimed: owner, and the token of the task.
-fn own_all(db: &mut dyn Db, c: &Claim, claimed: &[Claimed]) -> StoreResult<()> {
-    let count: usize = claimed.iter().map(|task| task.resources.len()).sum();
-    if count == 0 {
-        return Ok(());
-    }
-    let sql = if db.dialect().has_returning { own_from_table(db, c, claimed) } else { own_by_join(db, c, claimed) };
-    let owned = db.execute("claim", &sql)?;
-    if owned != count {
-        return Err(corrupt("claim", format!("{} tasks took {owned} of {count} resources", claimed.len())));
-    }
-    Ok(())
-}
-
-fn own_from_table(db: &dyn Db, c: &Claim, claimed: &[Claimed]) -> Sql {
-    let now = db.dialect().now;
-    let row = |task: &Claimed, name: &ResourceName| {
-        let (id, token) = (task.held.task.as_i64(), task.held.token.as_i64());
-        vec![Bind::Text(Some(name.to_string())), Bind::Int(Some(id)), Bind::Int(Some(token))]
-    };
-    let rows: Vec<Vec<Bind>> =
-        claimed.iter().flat_map(|task| task.resources.iter().map(move |name| row(task, name))).collect();
-    let columns = [("resource", ColumnType::Text), ("task_id", ColumnType::Int), ("task_token", ColumnType::Int)];
-    let mut s = db.stmt();
-    let owner = s.int(c.incarnation.as_i64());
-    let u = s.table("u", &columns, &rows);
-    s.sql(format!(
-        "UPDATE resource SET owner_task = u.task_id, owner = {owner}, token = u.task_token, version = {NEXT_VERSION}, \
-         used_at = {now} FROM {u} WHERE name = u.resource AND owner_task IS NULL"
-    ))
-}
-
-/// The same from the rows of the tasks themselves: the names of a bound table would be compared by another
-/// collation than that of the index.
-fn own_by_join(db: &dyn Db, c: &Claim, claimed: &[Claimed]) -> Sql {
-    let (now, join) = (db.dialect().now, db.dialect().cross_join);
-    let mut s = db.stmt();
-    let owner = s.int(c.incarnation.as_i64());
-    let ids = s.in_ints(claimed.iter().map(|task| task.held.task.as_i64()));
-    s.sql(format!(
-        "UPDATE task_resource tr {join} task t ON t.id = tr.task {join} resource r ON r.name = tr.resource \
-         SET r.owner_task = t.id, r.owner = {owner}, r.token = t.token, r.version = {}, r.used_at = {now} \
-         WHERE tr.task {ids} AND r.owner_task IS NULL",
-        NEXT_VERSION.replace("version", "r.version")
-    ))
 }

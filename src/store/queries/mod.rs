@@ -29,6 +29,7 @@ pub mod rows;
 pub mod status;
 pub mod stray;
 pub mod sweep;
+pub mod take;
 pub mod takeover;
 pub mod tasks;
 pub mod uncounted;
