@@ -42,6 +42,9 @@ pub struct Dispatcher {
 /// How long an engine stops claiming so that it can take a task that must run alone.
 const EMPTY_MAX: Duration = Duration::from_secs(60);
 
+/// The first pause after a pass that others were faster than; doubles with each that follows.
+const MISSED_PAUSE: Duration = Duration::from_millis(2);
+
 /// What one pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pass {
@@ -49,6 +52,8 @@ pub struct Pass {
     pub claimed: usize,
     /// A claim came back full: there may be more at once.
     pub more: bool,
+    /// There were tasks with resources, but others held these at that moment.
+    pub missed: bool,
 }
 
 impl Dispatcher {
@@ -144,6 +149,7 @@ impl Dispatcher {
             if kind.is_handler() && scope == ClaimScope::Keyed {
                 self.keyed.claimed(got);
             }
+            pass.missed |= got == 0 && scope == ClaimScope::Keyed;
             pass.more |= got == limit || (got > 0 && scope == ClaimScope::Keyed);
         }
         pass
@@ -186,7 +192,7 @@ impl Dispatcher {
             let got = self.claim(incarnation, &found.kind, &kind, ClaimScope::Alone, 1);
             if got > 0 {
                 self.alone_since = None;
-                return Pass { claimed: got, more: false };
+                return Pass { claimed: got, ..Pass::default() };
             }
         }
         Pass::default()
@@ -268,10 +274,17 @@ impl Dispatcher {
 pub fn dispatch_loop(shared: &Arc<Shared>) {
     let mut dispatcher = Dispatcher::new(Arc::clone(shared));
     let wake = shared.wake.1.clone();
+    let mut again = MISSED_PAUSE;
     while !shared.stop.ends_loops() {
-        if !dispatcher.step().more {
-            let _ = crate::turns::receive(&wake, shared.options.poll);
+        let pass = dispatcher.step();
+        if pass.more {
+            again = MISSED_PAUSE;
+            continue;
         }
+        // Others hold resources for milliseconds, and nobody tells when they let go.
+        let pause = if pass.missed { again } else { shared.options.poll };
+        again = if pass.missed { (again * 2).min(shared.options.poll) } else { MISSED_PAUSE };
+        let _ = crate::turns::receive(&wake, pause);
     }
     shared.pulses.dispatcher.end();
 }
