@@ -54,6 +54,11 @@ restart.",
         "Cannot write how its tasks ended (a right taken away, a full disk), so it takes no others. rekindle doctor says why.",
     ),
     (
+        "starved",
+        "Takes fewer tasks than it has slots, because its host cannot start more: it lacks processes, memory or file \
+descriptors. Tasks that were not started count as no failure. rekindle doctor names the limits.",
+    ),
+    (
         "late",
         "Has missed a heartbeat. It is fenced if the next ones do not come either; until then its tasks are left alone.",
     ),

@@ -24,7 +24,7 @@ pub struct EngineListArgs {
     /// Former lives too
     #[arg(long)]
     pub all: bool,
-    /// Only engines in this state (starting, active, paused, draining, drained, stuck, late, fenced, stopped)
+    /// Only engines in this state (starting, active, paused, draining, drained, stuck, starved, late, fenced, stopped)
     #[arg(short, long, value_name = "STATE", value_parser = parse_state)]
     pub state: Vec<EngineState>,
 }
