@@ -97,7 +97,8 @@ fn once(database: &Database, programs: &Path, span: Duration, costs: &mut Costs)
 
 /// The sum of some lines of a file of /proc that are in KiB.
 fn kib(pid: u32, file: &str, keys: &[&str]) -> Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}"))
+        .context("could not read an engine's memory, which it hides from all but root")?;
     let value = |line: &str| line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok());
     Ok(text.lines().filter(|line| keys.iter().any(|key| line.starts_with(key))).filter_map(value).sum())
 }
