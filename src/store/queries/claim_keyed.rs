@@ -34,26 +34,36 @@ pub const ROUNDS_MAX: usize = 16;
 
 /// See `claim::claim`.
 pub(super) fn keyed_rounds(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<Vec<Claimed>> {
+    let mut held = BTreeSet::new();
     for _ in 0..ROUNDS_MAX {
-        let (claimed, blocked) = db.transaction("claim", |db| claim_keyed(db, c, lost, limit))?;
-        if !claimed.is_empty() || blocked == 0 {
+        let known = held.len();
+        let (claimed, blocked) = db.transaction("claim", |db| claim_keyed(db, c, lost, limit, &mut held))?;
+        if !claimed.is_empty() || blocked == 0 && held.len() == known {
             return Ok(claimed);
         }
     }
     Ok(Vec::new())
 }
 
-/// What was claimed, and how many were moved behind their lines.
-fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreResult<(Vec<Claimed>, usize)> {
+/// What was claimed, and how many were moved behind their lines. `held` are resources that another engine was found to
+/// hold: the next round looks for others.
+fn claim_keyed(
+    db: &mut dyn Db,
+    c: &Claim,
+    lost: &str,
+    limit: usize,
+    held: &mut BTreeSet<ResourceName>,
+) -> StoreResult<(Vec<Claimed>, usize)> {
     let candidates = keyed_candidates(db, c, lost, limit.saturating_mul(LOOK_AHEAD).max(LOOK_MIN))?;
     if candidates.is_empty() {
         return Ok((Vec::new(), 0));
     }
     let wants = resources_of(db, &candidates)?;
-    let candidates = worth_locking(db, &candidates, &wants, limit)?;
+    let candidates = worth_locking(db, &candidates, &wants, limit, held)?;
     let names: BTreeSet<&ResourceName> = candidates.iter().filter_map(|id| wants.get(id)).flatten().collect();
     create_missing(db, &names)?;
     let locked = lock_lines(db, &names)?;
+    held.extend(names.iter().filter(|name| !locked.contains_key(**name)).map(|name| (*name).clone()));
     let whole = |id: &&TaskId| wants.get(*id).is_some_and(|names| names.iter().all(|n| locked.contains_key(n)));
     let ready = lock_ready(db, candidates.iter().filter(whole))?;
     let (mut take, mut blocked, mut round) = (Vec::new(), Vec::new(), Round::default());
@@ -88,8 +98,14 @@ fn claim_keyed(db: &mut dyn Db, c: &Claim, lost: &str, limit: usize) -> StoreRes
 
 /// Those that will be taken or moved behind their lines, as far as an unlocked look can tell: what a full hand cannot
 /// take is left to other engines, which pass over what is locked here.
-fn worth_locking(db: &mut dyn Db, candidates: &[TaskId], wants: &Names, limit: usize) -> StoreResult<Vec<TaskId>> {
-    let names: BTreeSet<&ResourceName> = wants.values().flatten().collect();
+fn worth_locking(
+    db: &mut dyn Db,
+    candidates: &[TaskId],
+    wants: &Names,
+    limit: usize,
+    held: &BTreeSet<ResourceName>,
+) -> StoreResult<Vec<TaskId>> {
+    let names: BTreeSet<&ResourceName> = wants.values().flatten().filter(|name| !held.contains(*name)).collect();
     let seen = read_lines(db, &names)?;
     let (mut chosen, mut taken, mut round) = (Vec::new(), 0, Round::default());
     for id in candidates {
@@ -98,17 +114,18 @@ fn worth_locking(db: &mut dyn Db, candidates: &[TaskId], wants: &Names, limit: u
             Place::Behind(_) => chosen.push(*id),
             // Its resource can be given out no more: it must not stand in the way of others.
             Place::Take { stored } if stored >= Token::MAX => {}
-            _ if taken < limit => {
+            Place::Take { .. } if taken < limit => {
                 taken += 1;
                 chosen.push(*id);
             }
-            _ => {}
+            Place::Take { .. } | Place::Unknown => {}
         }
     }
     Ok(chosen)
 }
 
-/// Resources with the heads of their lines, unlocked. One that no claim has made yet is free.
+/// Resources with the heads of their lines, unlocked: of one that is owned the head tells nothing more. One that no
+/// claim has made yet is free.
 fn read_lines(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<BTreeMap<ResourceName, LockedResource>> {
     let free = LockedResource { owner_task: None, token: Token::ZERO, head: None };
     let mut seen: BTreeMap<ResourceName, LockedResource> =
@@ -116,8 +133,9 @@ fn read_lines(db: &mut dyn Db, names: &BTreeSet<&ResourceName>) -> StoreResult<B
     let mut s = db.stmt();
     let list = s.in_texts(names.iter().map(|n| n.as_str()));
     let sql = s.sql(format!(
-        "SELECT r.name, r.owner_task, r.token, (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 \
-         ORDER BY tr.task LIMIT 1) FROM resource r {} WHERE r.name {list}",
+        "SELECT r.name, r.owner_task, r.token, CASE WHEN r.owner_task IS NULL THEN \
+         (SELECT tr.task FROM task_resource tr WHERE tr.resource = r.name AND tr.in_line = 1 ORDER BY tr.task LIMIT 1) END \
+         FROM resource r {} WHERE r.name {list}",
         db.dialect().by("PRIMARY")
     ));
     for mut row in db.query("claim", &sql)? {
