@@ -124,7 +124,7 @@ fn failed(what: &str, error: &dyn std::error::Error) -> i32 {
 fn store_failed(error: &StoreError, hints: &Hints) -> i32 {
     log::error!("{} ({})", error.chain(), hints.database());
     if let Some(grant) = hints.url().and_then(|url| missing_grant(url, &error.chain())) {
-        hints.next(&[&format!("on the server, as its administrator: {grant}")]);
+        hints.next(&[&format!("on the server, as its administrator: {grant}"), "rekindle doctor"]);
         return 77;
     }
     match error {

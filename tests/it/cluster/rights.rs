@@ -15,7 +15,7 @@ pub fn an_engine_whose_user_lacks_a_right_exits_77_and_names_it(rig: &Rig) {
     login.revoke(RIGHT);
     let engine = rig.engine("a").url(&login.url).launch();
     assert_eq!(engine.wait(SOON), 77, "{}", engine.log());
-    for words in ["it lacks DELETE on task", "next: on the server: GRANT SELECT", " doctor"] {
+    for words in ["it lacks DELETE on task", "next: on the server, as its administrator: GRANT SELECT", " doctor"] {
         assert!(engine.log().contains(words), "{words}: {}", engine.log());
     }
     assert_eq!(rig.lives("a"), [], "it has not registered");
