@@ -17,6 +17,7 @@ use crate::protocol::time::LeaseInstant;
 pub fn end(shared: &Arc<Shared>, beats: &dyn Fn() -> bool, join: impl FnOnce(LeaseInstant)) -> Option<bool> {
     let conclusion = Conclusion { shared, beats };
     let heartbeat_ended = conclusion.until_asked();
+    let _ = shared.told_at.set(shared.clock.lease_now());
     if !heartbeat_ended {
         conclusion.let_finish();
         conclusion.hand_back_all();

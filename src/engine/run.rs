@@ -237,6 +237,7 @@ pub(crate) fn share(
         appetite: super::appetite::Appetite::default(),
         pulses: super::pulse::Pulses::default(),
         stop: Stop::default(),
+        told_at: std::sync::OnceLock::new(),
         abandoned: Arc::new(AtomicUsize::new(0)),
         commands,
         guard,

@@ -13,8 +13,8 @@
 //! told the guard so; without that the guard kills the engine, so nothing may pass over it.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -113,6 +113,8 @@ pub struct Shared {
     pub pulses: Pulses,
     /// The wish to end.
     pub stop: Stop,
+    /// When it was told to end.
+    pub told_at: OnceLock<LeaseInstant>,
     /// Database calls that hang.
     pub abandoned: Arc<AtomicUsize>,
     /// Runs commands; `None` where no kind is a command.

@@ -45,6 +45,7 @@
 //! | database came back older | the epoch is raised: all tokens outrank the lost ones, all timers restart |
 //! | a claim commits after its engine was closed | a search once per T finds it |
 //! | a task kills its engines | alone from the second loss on, quarantined at `max_lost` |
+//! | a task stops its engines politely, soon after its start | waits longer each time, quarantined after eleven in a row |
 //!
 //! # The files
 //!

@@ -13,9 +13,26 @@ use crate::planted::{Bug, planted};
 /// one is lost too.
 pub const ALONE_FROM: u32 = 2;
 
-/// A task handed back by more self-fences in a row than this is quarantined: it may be what stalls
-/// its engines.
+/// A task handed back more often in a row than this, by self-fences or by stops soon after its start, is
+/// quarantined: it may be what stalls or stops its engines.
 pub const HAND_BACK_MAX: u32 = 10;
+
+/// A stop that comes sooner than this after the start of an attempt may be the attempt's own doing: a task can
+/// say `rekindle engine stop`, or send SIGTERM to whom it finds. One that comes later is not, and ends the row.
+///
+/// Ordinary restarts must not set a long task aside, however many there are. Twelve rollouts in a day are two hours
+/// apart, and the attempt between two of them ends the row. Within one rollout a task that was handed back runs
+/// on some other engine, and would have to meet the next one to be restarted within a minute of its start, ten
+/// times on end; and from the third time on it waits, longer each time ([`after_stop`]), so that eleven in a row
+/// take a quarter of an hour. A task whose fuse is longer than a minute is not found so: it costs a restart of its
+/// engine now and then, which is what its supervisor counts.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// From this hand-back in a row on a task waits before its next attempt.
+const WAIT_FROM: u32 = 3;
+/// The first of these waits; each further one is twice as long, up to [`WAIT_MAX`].
+const WAIT_FIRST: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// What becomes of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +193,23 @@ pub fn after_attempt(result: AttemptResult, policy: &Policy, budget: &Budget, re
             Rerun::Never => Next::Failed,
             Rerun::Always => Next::Ready(Reason::HandedBack),
         },
+    }
+}
+
+/// Hand-backs in a row, with one by a stop that was asked for so long after the start of the attempt.
+pub const fn in_a_row(before: u32, lasted: Duration) -> u32 {
+    if lasted.as_nanos() < SOON.as_nanos() { before.saturating_add(1) } else { 0 }
+}
+
+/// What follows the hand-back of an attempt by a stop; `otherwise` is what would follow without the count.
+pub fn after_stop(in_a_row: u32, otherwise: Next) -> Next {
+    match otherwise {
+        Next::Ready(_) if in_a_row > HAND_BACK_MAX => Next::Quarantined,
+        Next::Ready(reason) if in_a_row >= WAIT_FROM => {
+            let doubled = 1 << (in_a_row - WAIT_FROM).min(16);
+            Next::Wait { delay: (WAIT_FIRST * doubled).min(WAIT_MAX), reason }
+        }
+        next => next,
     }
 }
 

@@ -114,6 +114,56 @@ fn what_was_handed_back_runs_again_unless_its_kind_says_never() {
     assert_eq!(back(Rerun::Never), Next::Failed);
 }
 
+#[test]
+fn a_task_that_stops_its_engines_waits_longer_each_time_and_is_set_aside() {
+    let ready = || Next::Ready(Reason::HandedBack);
+    let waits = |n| match after_stop(n, ready()) {
+        Next::Wait { delay, reason: Reason::HandedBack } => delay.as_secs(),
+        next => panic!("{next:?} after {n}"),
+    };
+    assert_eq!([0, 1, 2].map(|n| after_stop(n, ready())), [ready(), ready(), ready()]);
+    assert_eq!([3, 4, 5, 6, 7, 8, 9, 10].map(waits), [5, 10, 20, 40, 80, 160, 300, 300]);
+    assert_eq!([11, u32::MAX].map(|n| after_stop(n, ready())), [Next::Quarantined, Next::Quarantined]);
+    assert_eq!(after_stop(11, Next::Failed), Next::Failed, "rerun = never: a person decides anyway");
+}
+
+#[test]
+fn an_attempt_that_ran_for_a_minute_before_the_stop_ends_the_row() {
+    assert_eq!((in_a_row(0, Duration::ZERO), in_a_row(4, SOON - Duration::from_nanos(1))), (1, 5));
+    assert_eq!((in_a_row(10, SOON), in_a_row(10, SOON * 60)), (0, 0));
+    assert_eq!(in_a_row(u32::MAX, Duration::ZERO), u32::MAX);
+}
+
+/// Hosts that are restarted one after the other, half a minute apart, again and again through a day, with a task of
+/// three days among them: wherever it lands, it is never set aside, and never waits for long.
+#[test]
+fn a_fleet_that_is_restarted_twelve_times_in_a_day_sets_no_long_task_aside() {
+    let rolls = |hosts: u64, seed: u64| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut row, mut host, mut began, mut most) = (0, rng.u64(0..hosts), 0, 0);
+        for rollout in 0..36 {
+            for turn in 0..hosts {
+                let now = rollout * 7_200 + turn * 30;
+                // The one that is restarted takes nothing; it runs there, or still waits.
+                if host != turn || began > now {
+                    continue;
+                }
+                row = in_a_row(row, Duration::from_secs(now - began));
+                let delay = match after_stop(row, Next::Ready(Reason::HandedBack)) {
+                    Next::Wait { delay, .. } => delay.as_secs(),
+                    Next::Ready(_) => 0,
+                    next => panic!("{next:?} of {hosts} hosts, seed {seed}"),
+                };
+                most = most.max(row);
+                (began, host) = (now + delay, (turn + rng.u64(1..hosts)) % hosts);
+            }
+        }
+        most
+    };
+    let most = (2..40).flat_map(|hosts| (0..50).map(move |seed| rolls(hosts, seed))).max();
+    assert!(most <= Some(6), "{most:?} in a row");
+}
+
 /// What a wish must come to, said in other words than the rule's.
 fn as_wished(wish: Wish, is_done: bool, has_killed_its_last: bool, otherwise: Next) -> Next {
     if wish == Wish::None || is_done {

@@ -206,6 +206,7 @@ fn finish(held: Held, result: AttemptResult, next: Next, unstarted: bool) -> Fin
         result,
         next,
         uses_budget: false,
+        handed_back: (result != AttemptResult::HandedBack).then_some(0),
         not_on: None,
         exit_code: None,
         detail: None,

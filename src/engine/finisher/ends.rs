@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::engine::running::Entry;
 use crate::engine::shared::{Phase, Shared};
-use crate::handlers::{Ended, StopKind};
+use crate::handlers::{Ended, StopKind, one_line};
 use crate::protocol::ids::{Incarnation, KindName};
-use crate::protocol::takeover::{Budget, Next, Request, after_attempt, uses_budget};
+use crate::protocol::takeover::{Budget, Next, Request, after_attempt, after_stop, in_a_row, uses_budget};
 use crate::protocol::task::AttemptResult;
 use crate::protocol::time::LeaseInstant;
 use crate::store::Finish;
@@ -72,6 +72,20 @@ pub(super) fn to_finish(shared: &Shared, entry: &Entry, ended: Ended) -> Option<
         true => Next::Ready(task.reason),
         false => after_attempt(ended.result, &policy, &budget, &request),
     };
+    let handed_back = match (ended.result, was_stopped_for) {
+        (AttemptResult::HandedBack, Some(StopKind::HandBack)) if !unstarted => {
+            Some(in_a_row(task.handed_back, lasted(shared, entry)))
+        }
+        // A person took it away, or it put itself off.
+        (AttemptResult::HandedBack, _) => None,
+        _ => Some(0),
+    };
+    let stops = handed_back.filter(|count| *count > 0);
+    let next = stops.map_or_else(|| next.clone(), |count| after_stop(count, next.clone()));
+    let detail = match (stops, &next) {
+        (Some(count), Next::Wait { .. } | Next::Quarantined) => Some(may_stop_engines(count, ended.detail)),
+        _ => ended.detail,
+    };
     let elsewhere = ended.elsewhere && !task.was_elsewhere && matches!(next, Next::Ready(_) | Next::Wait { .. });
     Some(Finish {
         held: task.held,
@@ -79,12 +93,29 @@ pub(super) fn to_finish(shared: &Shared, entry: &Entry, ended: Ended) -> Option<
         result: ended.result,
         next,
         uses_budget: uses_budget(ended.result, &request),
+        handed_back,
         not_on: elsewhere.then(|| shared.host.clone()),
         exit_code: ended.exit_code.or(ended.signal.map(|signal| 128 + signal)),
-        detail: ended.detail,
+        detail,
         value: ended.value,
         output: ended.output,
         output_dropped: ended.output_dropped,
         unstarted,
     })
+}
+
+/// How long an attempt had run when its engine was told to end, or to hand it back: what it is given to finish in
+/// after that says nothing about who asked.
+fn lasted(shared: &Shared, entry: &Entry) -> Duration {
+    let Some(began_at) = entry.began_at else { return Duration::ZERO };
+    let told_at = shared.told_at.get().copied().filter(|at| *at >= began_at);
+    let stopped_at = entry.control.as_ref().and_then(|control| control.requested()).map(|stop| stop.term_at);
+    told_at.or(stopped_at).map_or(Duration::ZERO, |at| at.since(began_at))
+}
+
+fn may_stop_engines(count: u32, detail: Option<String>) -> String {
+    let detail = detail.unwrap_or_default();
+    one_line(&format!(
+        "{detail}, {count} times in a row within a minute of its start: it may be what stops its engines"
+    ))
 }

@@ -57,6 +57,7 @@ fn an_end_that_was_written(store: &MemoryStore) -> Pending {
         result: AttemptResult::Done,
         next: Next::Done,
         uses_budget: false,
+        handed_back: Some(0),
         not_on: None,
         exit_code: Some(0),
         detail: None,

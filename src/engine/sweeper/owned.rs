@@ -87,6 +87,7 @@ fn unstarted(held: Held) -> Finish {
         result: AttemptResult::HandedBack,
         next: Next::Ready(Reason::HandedBack),
         uses_budget: false,
+        handed_back: None,
         not_on: None,
         exit_code: None,
         detail: Some("its claim's answer was lost".into()),

@@ -91,9 +91,7 @@ impl State {
         task.failures += u32::from(end.uses_budget);
         task.attempt -= u32::from(end.unstarted && !planted(Bug::AttemptAtEnd));
         task.attempt += u32::from(!end.unstarted && planted(Bug::AttemptAtEnd));
-        if end.result != AttemptResult::HandedBack {
-            task.handed_back = 0;
-        }
+        task.handed_back = end.handed_back.unwrap_or(task.handed_back);
         (task.engine, task.not_on) = (Some(who.name.to_string()), bar);
         task.was_elsewhere |= end.not_on.is_some();
         if !end.unstarted {

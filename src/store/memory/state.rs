@@ -144,7 +144,7 @@ pub struct TaskEntry {
     pub failures: u32,
     /// Engines lost under it.
     pub lost: u32,
-    /// Self-fences in a row.
+    /// Hand-backs in a row that it may have caused.
     pub handed_back: u32,
     /// What its owner is asked to do.
     pub wish: Wish,

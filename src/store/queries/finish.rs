@@ -115,7 +115,7 @@ fn write_own(db: &mut dyn Db, who: &Finisher, end: &Finish) -> StoreResult<Optio
         (s.int(end.held.task.as_i64()), s.int(end.held.token.as_i64()), s.int(end.held.nonce.as_i64()));
     let engine = s.text(who.name.as_str());
     let (budget, counted) = (s.int(i64::from(end.uses_budget)), s.int(i64::from(end.unstarted)));
-    let in_a_row = if end.result == AttemptResult::HandedBack { "handed_back" } else { "0" };
+    let in_a_row = end.handed_back.map_or_else(|| "handed_back".to_owned(), |count| s.int(count));
     let (not_on, elsewhere) = (s.opt_text(end.not_on.clone()), s.int(i64::from(end.not_on.is_some())));
     let set = format!(
         "version = {NEXT_VERSION}, \

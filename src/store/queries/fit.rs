@@ -63,6 +63,7 @@ mod tests {
             result: AttemptResult::Done,
             next: Next::Done,
             uses_budget: false,
+            handed_back: None,
             not_on: None,
             exit_code: None,
             detail: None,

@@ -88,7 +88,7 @@ pub struct Claimed {
     pub failures: u32,
     /// Engines lost under it.
     pub lost: u32,
-    /// Self-fences in a row.
+    /// Hand-backs in a row that it may have caused: by self-fences, and by stops soon after its start.
     pub handed_back: u32,
     /// Why this attempt exists.
     pub reason: Reason,
@@ -115,6 +115,8 @@ pub struct Finish {
     pub next: Next,
     /// Whether it uses the retry budget.
     pub uses_budget: bool,
+    /// The new count of hand-backs in a row; `None` leaves it as it is.
+    pub handed_back: Option<u32>,
     /// Bar this host from the next attempt, if there is another one.
     pub not_on: Option<String>,
     /// Exit code or signal, for people.

@@ -94,6 +94,7 @@ macro_rules! cases {
                 after_the_death_of_both_the_units_prover_kills_what_is_left_and_proves_it
                 outside_of_its_service_the_units_prover_refuses;
             poison:
+                a_task_that_stops_its_own_engine_waits_longer_each_time_and_is_set_aside
                 a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
         }
     };
@@ -230,6 +231,7 @@ mod mariadb {
         lines:
             two_engines_never_own_a_resource_at_once_and_keep_its_order;
         poison:
+            a_task_that_stops_its_own_engine_waits_longer_each_time_and_is_set_aside
             a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never;
         outages:
             connections_that_are_ended_disturb_nothing;

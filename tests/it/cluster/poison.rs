@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rekindle::clock::{Clock, SystemClock};
-use rekindle::protocol::task::{AttemptResult, TaskState};
+use rekindle::protocol::task::{AttemptResult, Reason, TaskState};
 
 use super::engine::EngineSpec;
-use super::rig::{Rig, SOON};
+use super::rig::{Rig, SOON, wait_or};
 
 /// Starts an engine again whenever it ends badly, as systemd does, until `over`.
 fn unit(spec: &EngineSpec<'_>, over: &AtomicBool) {
@@ -24,6 +24,43 @@ fn unit(spec: &EngineSpec<'_>, over: &AtomicBool) {
     // It may be dying of the poison at this moment, or not have begun.
     engine.signal(Signal::SIGTERM);
     engine.wait(SOON);
+}
+
+/// It says `engine stop` of its own engine, which is started again each time.
+pub fn a_task_that_stops_its_own_engine_waits_longer_each_time_and_is_set_aside(rig: &Rig) {
+    let over = AtomicBool::new(false);
+    let spec = rig.engine("a").slots(8).with("stop_deadline = \"300ms\"");
+    let url = rig.path("url");
+    std::fs::write(&url, rig.way().expose()).unwrap();
+    std::fs::set_permissions(&url, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let (program, config) = (env!("CARGO_BIN_EXE_rekindle"), rig.path("state-a.toml"));
+    let stop =
+        format!("{program} -c {} --database-url-file {} engine stop a; forever", config.display(), url.display());
+    let poison = rig.add(&stop);
+    let innocent = rig.add("ticks 4");
+    std::thread::scope(|scope| {
+        scope.spawn(|| unit(&spec, &over));
+        let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            // At once, at once, and then after 5 s.
+            wait_or(Duration::from_secs(60), || rig.results(poison).len() == 3, || format!("{:?}", rig.task(poison)));
+            rig.wait_state(poison, TaskState::Waiting, SOON);
+            let row = rig.task(poison);
+            assert_eq!(row.reason, Reason::HandedBack);
+            let wait = row.due_at.unwrap().since(row.ended_at.unwrap());
+            assert!(wait >= Duration::from_secs(4) && wait <= Duration::from_secs(6), "{wait:?}");
+            let says = "3 times in a row within a minute of its start: it may be what stops its engines";
+            assert!(row.error.as_ref().unwrap().contains(says), "{row:?}");
+            rig.wait_state(innocent, TaskState::Done, Duration::from_secs(30));
+            // The last of eleven; the wait before it is what a test cannot wait for.
+            rig.sql(&format!("UPDATE task SET handed_back = 10, due_at = 0 WHERE id = {}", poison.as_i64()));
+            rig.wait_state(poison, TaskState::Quarantined, Duration::from_secs(30));
+        }));
+        over.store(true, Ordering::Release);
+        end.unwrap();
+    });
+    assert_eq!(rig.results(poison), [AttemptResult::HandedBack; 4]);
+    assert!(rig.details(poison).contains("11 times in a row"), "{}", rig.details(poison));
+    assert_eq!(rig.task(poison).lost, 0);
 }
 
 pub fn a_poison_task_is_quarantined_after_three_engines_and_its_neighbours_never(rig: &Rig) {

@@ -206,6 +206,23 @@ pub fn a_batch_of_ends_obeys_the_wish_of_each(rig: &Rig) {
     assert_eq!(states, [Done, Canceled, Held, Done, Waiting]);
 }
 
+pub fn hand_backs_in_a_row_are_counted_as_the_end_says(rig: &Rig) {
+    let (store, a) = (&*rig.store, engine("a").on(rig));
+    for builder in [task(), task_on(&["r"])] {
+        let id = builder.add(store);
+        let claim = || if builder.0.resources.is_empty() { a.claim() } else { a.claim().keyed() }.one(store);
+        let counts = [Some(1), Some(2), None, Some(0), Some(7)];
+        let seen = counts.map(|count| {
+            let claimed = claim();
+            a.ends(store, Finish { handed_back: count, ..handed_back(&claimed) });
+            claimed.handed_back
+        });
+        assert_eq!((seen, claim().handed_back), ([0, 1, 2, 2, 0], 7));
+        a.takeover(store);
+        store.task_verb(id, TaskVerb::Cancel).unwrap();
+    }
+}
+
 pub fn what_never_started_is_handed_back_free(rig: &Rig) {
     let (store, a) = (&*rig.store, engine("a").on(rig));
     let id = task().add(store);

@@ -127,6 +127,7 @@ macro_rules! store_cases {
                 canceled_and_held_ends_are_kept_apart
                 an_accepted_wish_is_obeyed_however_its_owner_ends_the_attempt
                 a_batch_of_ends_obeys_the_wish_of_each
+                hand_backs_in_a_row_are_counted_as_the_end_says
                 what_never_started_is_handed_back_free
                 ends_of_a_running_batch_are_read_back_by_nonce
                 a_hand_back_at_or_after_its_engines_end_reads_back_as_written

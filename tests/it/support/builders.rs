@@ -261,6 +261,7 @@ pub fn done(claimed: &Claimed) -> Finish {
         result: AttemptResult::Done,
         next: Next::Done,
         uses_budget: false,
+        handed_back: Some(0),
         not_on: None,
         exit_code: Some(0),
         detail: None,
@@ -286,7 +287,7 @@ pub fn retry(claimed: &Claimed, delay: Duration) -> Finish {
 /// Given back.
 pub fn handed_back(claimed: &Claimed) -> Finish {
     let next = Next::Ready(Reason::HandedBack);
-    Finish { result: AttemptResult::HandedBack, next, exit_code: None, ..done(claimed) }
+    Finish { result: AttemptResult::HandedBack, next, handed_back: None, exit_code: None, ..done(claimed) }
 }
 
 pub fn state(store: &dyn Store, task: TaskId) -> Option<TaskState> {
