@@ -8,6 +8,7 @@
 //! nothing, and takes nothing beside it; one that sees such a task waiting for a few seconds (drawn by
 //! lot, so that not all engines do it) stops claiming until it has emptied itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +29,9 @@ use crate::store::{Claim, ClaimScope, Claimed, KindWork, StoreError};
 /// Handler tasks that are claimed and whose ends are not written: at most this many times `ahead`.
 const UNWRITTEN_FACTOR: usize = 4;
 
+/// Payloads that one claim may bring, in bytes, as far as the last one of the kind tells.
+const BYTES_MAX: usize = 32 << 20;
+
 /// See the module.
 pub struct Dispatcher {
     shared: Arc<Shared>,
@@ -37,6 +41,8 @@ pub struct Dispatcher {
     alone_since: Option<(LeaseInstant, Duration)>,
     keyed: KeyedAhead,
     failed: bool,
+    /// Bytes of payload a task, in the last claim of each kind.
+    weights: BTreeMap<KindName, usize>,
 }
 
 /// How long an engine stops claiming so that it can take a task that must run alone.
@@ -62,7 +68,7 @@ impl Dispatcher {
         let lane = Lane::new("claim", Arc::clone(&shared.store), Arc::clone(&shared.abandoned));
         let kinds = shared.options.kinds.keys().cloned().collect();
         let keyed = KeyedAhead::new(shared.options.slots as usize, shared.options.ahead, shared.clock.lease_now());
-        Self { shared, lane, kinds, turn: 0, alone_since: None, keyed, failed: false }
+        Self { shared, lane, kinds, turn: 0, alone_since: None, keyed, failed: false, weights: BTreeMap::new() }
     }
 
     /// One pass.
@@ -207,6 +213,8 @@ impl Dispatcher {
         limit: usize,
     ) -> usize {
         let nonce = Nonce::new(random::positive());
+        let weight = self.weights.get(name).copied().unwrap_or(0).max(1);
+        let limit = limit.min(BYTES_MAX / weight).max(1);
         let claim = Claim {
             incarnation,
             host: self.shared.host.clone(),
@@ -219,7 +227,13 @@ impl Dispatcher {
         self.shared.running.expect(nonce);
         let timeout = self.shared.options.statement_timeout;
         match self.lane.call("claim", timeout, move |store| store.claim(&claim)) {
-            Ok(claimed) => self.take(incarnation, nonce, kind, claimed),
+            Ok(claimed) => {
+                if !claimed.is_empty() {
+                    let bytes: usize = claimed.iter().map(|task| task.payload.len()).sum();
+                    self.weights.insert(name.clone(), bytes / claimed.len());
+                }
+                self.take(incarnation, nonce, kind, claimed)
+            }
             Err(error) => {
                 // Whatever it got is found by its nonce, which nobody here knows any more, and handed back.
                 self.shared.running.settle(nonce, Vec::new());

@@ -27,7 +27,8 @@ pub struct Change<'a> {
     pub order: String,
     /// `LIMIT …` of what is picked, or nothing.
     pub limit: String,
-    /// A column, and how many bytes of it are picked at most, though at least one row.
+    /// A column, and how many bytes of it are picked at most, though at least one row; only where rows are picked by a
+    /// statement of their own.
     pub bytes: Option<(&'a str, i64)>,
     /// How rows are locked that others hold: `skip_locked` or `for_update` of the dialect.
     pub lock: &'static str,
@@ -55,19 +56,6 @@ impl Change<'_> {
         let Self { table, which, guard, order, lock, .. } = self;
         format!("SELECT {key} FROM {table} WHERE {which} AND {guard} {order} {limit} {lock}")
     }
-
-    /// How many rows fit into the bytes. They are added up in the order of picking, without locks: what others
-    /// hold is passed over by the pick, so it may take others, not more.
-    fn limit_of_bytes(&self) -> String {
-        let (Self { table, which, guard, order, limit, .. }, Some((column, bytes))) = (self, self.bytes) else {
-            return self.limit.clone();
-        };
-        format!(
-            "LIMIT (SELECT COALESCE(max(y.place), 1) FROM (SELECT x.place, sum(x.bytes) OVER (ORDER BY x.place) AS bytes \
-             FROM (SELECT row_number() OVER ({order}) AS place, length({column}) AS bytes FROM {table} \
-             WHERE {which} AND {guard} {order} {limit}) x) y WHERE y.bytes <= {bytes})"
-        )
-    }
 }
 
 /// Runs it on the rows that its conditions pick; `s` holds the binds of all its parts. The caller begins a
@@ -78,7 +66,7 @@ pub fn change(db: &mut dyn Db, s: &Stmt, c: &Change<'_>) -> StoreResult<Vec<Row>
     }
     let which = match c.order.is_empty() {
         true => format!("{} AND {}", c.which, c.guard),
-        false => format!("{} {}", c.key, s.one_of(&c.pick(c.key, &c.limit_of_bytes()))),
+        false => format!("{} {}", c.key, s.one_of(&c.pick(c.key, &c.limit))),
     };
     let sql = s.clone().sql(format!("{} WHERE {which} RETURNING {}", c.verb(), c.columns));
     db.query(c.step, &sql)

@@ -21,7 +21,8 @@ use crate::store::sql::{Row, Stmt};
 use crate::store::types::{Claim, ClaimScope, Claimed, Held, KindWork};
 
 /// Payloads that one claim brings at most, in bytes, though at least one task: an engine that claims a thousand
-/// tasks ahead must not need the memory for a thousand large ones.
+/// tasks ahead must not need the memory for a thousand large ones. Where a claim is one statement, adding them up
+/// would read the head of the queue twice: there the dispatcher asks for fewer tasks after large ones.
 pub(super) const BYTES_MAX: i64 = 32 << 20;
 
 /// So many payloads are never more than that, so nothing is added up.
