@@ -137,6 +137,7 @@ fn run_guard(loaded: &Loaded, hints: &Hints) -> i32 {
         log::error!("cannot find this program's own file");
         return 1;
     };
+    guard::remember_own_program(&program);
     let given: Vec<OsString> = std::env::args_os().skip(1).collect();
     let with = |hidden: &str| {
         let mut argv = vec![program.clone().into_os_string()];

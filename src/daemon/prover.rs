@@ -5,6 +5,7 @@
 //! tries again until its time is over: what kills an engine often shakes its database too, and a proof that
 //! comes half a second late still saves T. Writing it twice changes nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,14 @@ use crossbeam_channel::bounded;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::engine::fork_file;
+use crate::guard::state_id;
+use crate::process::place;
 use crate::protocol::engine::Proof;
 use crate::protocol::ids::Incarnation;
 use crate::protocol::time::LeaseInstant;
 use crate::store::error::{Cause, StoreError};
-use crate::store::{Fence, FenceOutcome, Store, StoreResult, open};
+use crate::store::{Fence, FenceOutcome, LifePlace, Store, StoreResult, open};
 
 /// Tasks of one takeover transaction.
 const BATCH: usize = 100;
@@ -48,11 +52,12 @@ pub fn prove_within(config: &Config, incarnations: &[Incarnation], proof: Proof)
     // A little less: the guard gives q from the start of this process, and the error is worth hearing.
     let q = config.engine.timing.query_timeout() * 9 / 10;
     let until = SystemClock.lease_now().after(q);
+    let place = own_place(&config.engine.state_dir)?;
     let store = connect(config, q)?;
     let (by, incarnations) = (config.engine.name.to_string(), incarnations.to_vec());
     let (reply, answer) = bounded(1);
     std::thread::spawn(move || {
-        let prove_all = || incarnations.iter().try_for_each(|id| prove(&*store, &by, *id, proof));
+        let prove_all = || incarnations.iter().try_for_each(|id| prove(&*store, &by, *id, proof, &place));
         let _ = reply.send(again_until(until, prove_all));
     });
     answer.recv_timeout(q).unwrap_or_else(|_| {
@@ -86,8 +91,21 @@ fn again_until(until: LeaseInstant, mut attempt: impl FnMut() -> StoreResult<()>
     }
 }
 
-fn prove(store: &dyn Store, by: &str, incarnation: Incarnation, proof: Proof) -> StoreResult<()> {
-    let fence = Fence { incarnation, beat: None, proof, by: by.to_owned() };
+/// What was killed and waited for ran here, so only a life that has said so of itself can be proved dead: the
+/// number of another host's may stand in a file that tasks can write, or be typed by hand.
+fn own_place(dir: &Path) -> StoreResult<LifePlace> {
+    let unreadable = |e: &dyn std::error::Error| StoreError::Refused(format!("whose life it was is not known: {e}"));
+    let id = state_id(dir)
+        .map_err(|e| unreadable(&e))?
+        .ok_or_else(|| StoreError::Refused(format!("whose life it was is not known: {} has no id", dir.display())))?;
+    let word = fork_file::read(dir).map_err(|e| unreadable(&e))?;
+    let state_ids = word.map(|word| format!("{id}.{word}")).into_iter().chain([id.clone()]).collect();
+    Ok(LifePlace { state_ids, boot_id: place::boot_id() })
+}
+
+fn prove(store: &dyn Store, by: &str, incarnation: Incarnation, proof: Proof, place: &LifePlace) -> StoreResult<()> {
+    let place = Some(place.clone());
+    let fence = Fence { incarnation, beat: None, proof, by: by.to_owned(), place };
     let is_new = store.fence(&fence)? == FenceOutcome::Won;
     let mut taken = 0;
     // Also of one that was fenced before: by this very prover, whose answer was lost, or by an operator, whose

@@ -226,7 +226,7 @@ impl Sweeper {
         }
         for DueFence { incarnation, beat, stood_for } in due {
             let by = self.shared.options.name.to_string();
-            let fence = Fence { incarnation, beat: Some(beat), proof: Proof::Expiry, by };
+            let fence = Fence { incarnation, beat: Some(beat), proof: Proof::Expiry, by, place: None };
             let outcome = match self.call("fence", move |store| store.fence(&fence)) {
                 Ok(outcome) => outcome,
                 // One that cannot be fenced does not keep the others alive.

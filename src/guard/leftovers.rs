@@ -230,6 +230,11 @@ fn read_id(path: &Path) -> Result<Option<(String, Origin)>, StateDirError> {
     }
 }
 
+/// The random name of a state directory, for whoever looks without taking it.
+pub fn state_id(dir: &Path) -> Result<Option<String>, StateDirError> {
+    Ok(read_id(&dir.join("id"))?.map(|(id, _)| id))
+}
+
 /// Whether a start would refuse the id in this directory, for who looks without starting anything.
 pub fn check_id(dir: &Path) -> Result<(), StateDirError> {
     read_id(&dir.join("id")).map(|_| ())

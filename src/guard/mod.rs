@@ -111,7 +111,8 @@ pub(crate) use tests::as_subreaper as in_one_thread;
 pub(crate) use heard::Heard;
 pub use kill::{KillReport, Root, kill_below, kill_strays, kill_tree};
 pub use leftovers::{
-    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, check_id, inherited_state_dir, kill_marked, take_state_dir,
+    LOCK_FD_ENV, STATE_ID_ENV, StateDir, StateDirError, check_id, inherited_state_dir, kill_marked, state_id,
+    take_state_dir,
 };
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use link::Notice;
@@ -119,5 +120,6 @@ pub use link::{GUARD_FD_ENV, GuardLink, GuardState, GuardTalk, PIDS_MAX};
 pub(crate) use lock::try_lock;
 pub use means::{Means, MeansChoice};
 pub use probe::available_means;
+pub use spawn::remember_own_program;
 pub use unit::{UnitError, clear_own_unit};
 pub use watch::{GuardOptions, KEPT_BY_ENV, PARENTAGE, run};

@@ -11,6 +11,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -18,13 +20,21 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, execvpe, fork, pipe2, setsid};
+use nix::unistd::{ForkResult, Pid, execve, execvpe, fork, pipe2, setsid};
 
 use crate::process::{self, limits};
 
 /// libpq brings the LDAP client along, and that a second TLS library which sets itself up at each start, 0.8 MiB of
 /// it, whether anybody speaks LDAP or not. Whoever does starts it himself, as the client libraries do.
 const LEAN: (&str, &str) = ("GNUTLS_NO_IMPLICIT_INIT", "1");
+
+/// The file of this program, as it was called when it was there.
+static OWN_PROGRAM: OnceLock<OsString> = OnceLock::new();
+
+/// From now on this program is found also after its file was removed.
+pub fn remember_own_program(path: &Path) {
+    let _ = OWN_PROGRAM.set(path.as_os_str().to_owned());
+}
 
 /// What to start, and how.
 pub(super) struct Recipe<'a> {
@@ -146,6 +156,8 @@ struct Prepared {
     argv: Vec<CString>,
     env: Vec<CString>,
     maps: Maps,
+    /// It is the program that runs here.
+    is_own_program: bool,
 }
 
 impl Prepared {
@@ -163,7 +175,8 @@ impl Prepared {
         let lean = lean.map(|(name, value)| (OsString::from(name), OsString::from(value)));
         let env = inherited.filter(|(name, _)| !is_added(name)).chain(added).chain(lean);
         let env = env.map(|(name, value)| text([name, value].join(OsStr::new("=")))).collect::<io::Result<_>>()?;
-        Ok(Self { argv, env, maps: Maps::new() })
+        let is_own_program = OWN_PROGRAM.get().is_some_and(|own| recipe.argv.first() == Some(own));
+        Ok(Self { argv, env, maps: Maps::new(), is_own_program })
     }
 
     /// In the child. Returns only with the number of the step that failed.
@@ -191,7 +204,12 @@ impl Prepared {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(at(4))?;
         }
         reset_signals().map_err(at(5))?;
-        execvpe(&self.argv[0], &self.argv, &self.env).map_err(at(6))?;
+        let Err(errno) = execvpe(&self.argv[0], &self.argv, &self.env);
+        // The release was removed while it runs. This process still has the program, and so has its copy here.
+        if errno == Errno::ENOENT && self.is_own_program {
+            execve(c"/proc/self/exe", &self.argv, &self.env).map_err(at(6))?;
+        }
+        Err::<(), _>(errno).map_err(at(6))?;
         Ok(())
     }
 }

@@ -214,7 +214,7 @@ fn operator_fence() {
         return;
     }
     let incarnation = with(|w| *w.rng.pick(&live));
-    let fence = Fence { incarnation, beat: None, proof: Proof::Operator, by: "somebody".into() };
+    let fence = Fence { incarnation, beat: None, proof: Proof::Operator, by: "somebody".into(), place: None };
     people(|store| drop(store.fence(&fence)));
 }
 

@@ -153,7 +153,7 @@ fn prove_when_clean(u: usize, life: u32) {
     let wait = with(|w| w.units[u].shared.as_ref().map_or(0, |s| s.options.timing.query_timeout().as_nanos() as u64));
     for incarnation in proved {
         let name = with(|w| w.units[u].name.to_string());
-        let fence = Fence { incarnation, beat: None, proof: Proof::Guard, by: name };
+        let fence = Fence { incarnation, beat: None, proof: Proof::Guard, by: name, place: None };
         net::send(u, "prove", move |store| drop(store.fence(&fence)));
     }
     with(|w| {

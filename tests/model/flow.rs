@@ -479,7 +479,7 @@ impl World {
                 let (now, is_down) = (self.engines[*e].life, self.engines[*e].mode == Mode::Down);
                 let gone = (0..=now).filter(|life| *life < now || is_down).map(|life| incarnation(*e, life));
                 let id = gone.into_iter().find(|id| self.is_live(*id))?;
-                let fence = Fence { incarnation: id, beat: None, proof: Proof::Guard, by: "guard".into() };
+                let fence = Fence { incarnation: id, beat: None, proof: Proof::Guard, by: "guard".into(), place: None };
                 self.write(|s| s.fence(&fence)).ok()?;
             }
             Act::Returns(e) => {

@@ -282,7 +282,8 @@ impl Heartbeat {
 
     fn fence_namesake(&mut self, watch: NamesakeWatch) {
         let by = self.shared.options.name.to_string();
-        let fence = Fence { incarnation: watch.incarnation, beat: Some(watch.beat), proof: Proof::Expiry, by };
+        let fence =
+            Fence { incarnation: watch.incarnation, beat: Some(watch.beat), proof: Proof::Expiry, by, place: None };
         let timeout = self.shared.options.timing.query_timeout();
         match self.lane.call("fence", timeout, move |store| store.fence(&fence)) {
             Ok(outcome) => log::warn!("the namesake {} did not beat for its T: {outcome:?}", watch.incarnation),

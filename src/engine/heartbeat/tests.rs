@@ -75,7 +75,7 @@ fn a_life_without_a_beat_for_its_lease_sends_none_any_more() {
     rig.step();
     let first = rig.lives()[0].incarnation;
     let before = rig.store.snapshot();
-    let fence = Fence { incarnation: first, beat: Some(0), proof: Proof::Expiry, by: "peer".into() };
+    let fence = Fence { incarnation: first, beat: Some(0), proof: Proof::Expiry, by: "peer".into(), place: None };
     assert_eq!(rig.store.fence(&fence).unwrap(), FenceOutcome::Won);
     rig.store.restore(before);
     rig.clock.advance(Timing::of(Profile::Fast).lease());
@@ -190,7 +190,7 @@ fn a_database_that_kept_all_beats_is_not_raised_after_a_long_outage() {
         assert!(rig.store.close(row.incarnation).unwrap());
     }
     let live = rig.heartbeat.shared.life().incarnation.unwrap();
-    let fence = Fence { incarnation: live, beat: None, proof: Proof::Expiry, by: "peer".into() };
+    let fence = Fence { incarnation: live, beat: None, proof: Proof::Expiry, by: "peer".into(), place: None };
     assert_eq!(rig.store.fence(&fence).unwrap(), FenceOutcome::Won);
     assert!(rig.store.close(live).unwrap());
     assert_eq!(rig.store.forget_engines(Duration::ZERO, &[], false).unwrap().len(), 3);

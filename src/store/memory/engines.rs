@@ -138,6 +138,11 @@ impl State {
         else {
             return false;
         };
+        let is_there =
+            |place: &LifePlace| place.boot_id == engine.said.boot_id && place.state_ids.contains(&engine.said.state_id);
+        if !fence.place.as_ref().is_none_or(is_there) {
+            return false;
+        }
         engine.state = EngineState::Fenced;
         (engine.proof, engine.ended_by, engine.ended_at) = (Some(fence.proof), Some(fence.by.clone()), Some(now));
         true

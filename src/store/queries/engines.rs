@@ -24,9 +24,18 @@ pub fn fence_row(db: &mut dyn Db, fence: &Fence) -> StoreResult<bool> {
     let (proof, by) = (s.int(fence.proof.code()), s.text(&fence.by));
     let same_beat = fence.beat.filter(|_| !planted(Bug::FenceBlind));
     let same_beat = same_beat.map(|beat| format!("AND beat = {}", s.int(beat))).unwrap_or_default();
+    let same_place = fence.place.as_ref().map(|place| {
+        let ids: Vec<_> = place.state_ids.iter().map(|id| s.text(id)).collect();
+        let boot = s.text(&place.boot_id);
+        format!(
+            "AND EXISTS (SELECT 1 FROM engine_info i WHERE i.incarnation = {id} AND i.boot_id = {boot} AND i.state_id IN ({}))",
+            ids.join(", ")
+        )
+    });
+    let same_place = same_place.unwrap_or_default();
     let sql = s.sql(format!(
         "UPDATE engine SET state = 2, live_name = NULL, proof = {proof}, ended_by = {by}, ended_at = {now} \
-         WHERE incarnation = {id} AND state = 1 {same_beat}"
+         WHERE incarnation = {id} AND state = 1 {same_beat} {same_place}"
     ));
     Ok(db.execute("fence", &sql)? == 1)
 }

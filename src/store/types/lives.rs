@@ -73,7 +73,7 @@ impl FormerLife {
 
     pub(in crate::store) fn fence(&self, name: &EngineName) -> Fence {
         let by = if self.is_over() { name.to_string() } else { format!("{name}, which found a copy of itself") };
-        Fence { incarnation: self.incarnation, beat: None, proof: self.proof, by }
+        Fence { incarnation: self.incarnation, beat: None, proof: self.proof, by, place: None }
     }
 }
 

@@ -62,6 +62,17 @@ pub struct Fence {
     pub proof: Proof,
     /// Who does it, for people.
     pub by: String,
+    /// Of a proof from outside of the engine: only a life of this place.
+    pub place: Option<LifePlace>,
+}
+
+/// What a life must have said of itself for a proof to be about it: a file that names one may name any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LifePlace {
+    /// The ids that its state directory has, or had before it was found to be one of two.
+    pub state_ids: Vec<String>,
+    /// The kernel's boot id.
+    pub boot_id: String,
 }
 
 /// What came of a fence.

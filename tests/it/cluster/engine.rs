@@ -50,6 +50,7 @@ pub struct EngineSpec<'r> {
     island: Option<&'r Island>,
     is_nobody: bool,
     stderr: Option<PathBuf>,
+    program: Option<PathBuf>,
     descriptors: Option<(u64, u64)>,
 }
 
@@ -73,6 +74,7 @@ impl<'r> EngineSpec<'r> {
             island: None,
             is_nobody: false,
             stderr: None,
+            program: None,
             descriptors: None,
         }
     }
@@ -169,6 +171,12 @@ impl<'r> EngineSpec<'r> {
         self
     }
 
+    /// Another file of the program.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
     /// Where its log goes instead of the file that [`Engine::log`] reads.
     pub fn stderr(mut self, to: &Path) -> Self {
         self.stderr = Some(to.into());
@@ -208,8 +216,8 @@ impl<'r> EngineSpec<'r> {
             give_away(&self.rig.path(""));
         }
         let out = File::options().create(true).append(true).open(&log).unwrap();
-        let program = env!("CARGO_BIN_EXE_rekindle-engine");
-        let mut command = Command::new(if self.contained { CONTAINER[0] } else { program });
+        let program = self.program.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_rekindle-engine").into());
+        let mut command = Command::new(if self.contained { Path::new(CONTAINER[0]) } else { &program });
         if self.contained {
             command.args(&CONTAINER[1..]).arg(program);
         }

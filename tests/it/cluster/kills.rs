@@ -260,7 +260,7 @@ pub fn an_engine_whose_guard_is_frozen_kills_its_tasks_and_dies(rig: &Rig) {
 pub fn an_operators_fence_waits_until_the_engine_has_stopped_everything(rig: &Rig) {
     let (a, b, task) = pair(rig, "tree", FIRST_HANGS_AND_ESCAPES);
     let fenced = rig.life("a").incarnation;
-    let fence = Fence { incarnation: fenced, beat: None, proof: Proof::Operator, by: "ops".into() };
+    let fence = Fence { incarnation: fenced, beat: None, proof: Proof::Operator, by: "ops".into(), place: None };
     let fenced_at = uptime();
     assert_eq!(rig.store().fence(&fence).unwrap(), FenceOutcome::Won);
     let took = second_start(rig, task) - fenced_at;
@@ -271,4 +271,16 @@ pub fn an_operators_fence_waits_until_the_engine_has_stopped_everything(rig: &Ri
     assert_eq!((rig.life("a").state, rig.lives("a").len()), (EngineState::Live, 2));
     a.stop();
     b.stop();
+}
+
+/// The guard starts the prover from the program that it runs itself.
+pub fn a_release_that_was_removed_still_proves_the_death_of_its_engine(rig: &Rig) {
+    let release = rig.path("release");
+    std::fs::create_dir(&release).unwrap();
+    let program = release.join("rekindle-engine");
+    std::fs::copy(env!("CARGO_BIN_EXE_rekindle-engine"), &program).unwrap();
+    let a = rig.engine("a").program(&program).start();
+    std::fs::remove_dir_all(&release).unwrap();
+    signal(a.proper(), Signal::SIGKILL);
+    assert_eq!((a.wait(SOON), rig.life("a").proof), (1, Some(Proof::Guard)), "{}", a.log());
 }

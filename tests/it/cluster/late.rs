@@ -14,7 +14,8 @@ pub fn a_claim_that_commits_after_its_engine_was_closed_runs_again_by_itself(rig
     let b = rig.engine("b").start();
     let ghost = Registration { cluster: "it".into(), ..builders::engine("ghost").0 };
     rig.store().register(&ghost).unwrap();
-    let fence = Fence { incarnation: ghost.incarnation, beat: None, proof: Proof::Guard, by: "a test".into() };
+    let fence =
+        Fence { incarnation: ghost.incarnation, beat: None, proof: Proof::Guard, by: "a test".into(), place: None };
     assert_eq!(rig.store().fence(&fence).unwrap(), FenceOutcome::Won);
     let owner = ghost.incarnation.as_i64();
     let open = || rig.number(&format!("SELECT count(*) FROM engine WHERE incarnation = {owner}"));

@@ -141,6 +141,8 @@ mod sqlite {
             a_frozen_engine_without_its_guard_is_found_by_the_next_start_of_its_user;
         names:
             a_copy_with_equal_inodes_disturbs_nobody;
+        kills:
+            a_release_that_was_removed_still_proves_the_death_of_its_engine;
         logs:
             nobody_reads_the_log_and_the_work_goes_on
             nobody_reads_the_log_and_a_frozen_engine_is_killed_in_time

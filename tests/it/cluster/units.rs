@@ -83,8 +83,14 @@ pub fn after_the_death_of_both_the_units_prover_kills_what_is_left_and_proves_it
     assert_eq!(rig.life("a").state, EngineState::Live, "a wrong invocation proves nothing");
     assert_ne!(rig.task_processes(task), Vec::<i32>::new(), "and kills nothing");
 
+    // A task may write into the state directory, but not have another engine's life ended by that.
+    let record = rig.path("state-a").join("unit");
+    let (written, another) = (std::fs::read_to_string(&record).unwrap(), rig.life("b").incarnation);
+    std::fs::write(&record, format!("{INVOCATION}\n{another}\n{}", written.split_once('\n').unwrap().1)).unwrap();
+
     let asked_at = uptime();
     let (code, log) = control.prove_stopped();
+    assert_eq!(rig.life("b").state, EngineState::Live, "{log}");
     // The proof wakes the peer, and its attempt may run before the prover has exited.
     assert_eq!((code, rig.attempt_processes(task, 1)), (0, vec![]), "{log}");
     let row = rig.life("a");

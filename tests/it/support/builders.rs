@@ -125,7 +125,7 @@ impl Engine {
     }
 
     pub fn fence(&self, store: &dyn Store, beat: Option<i64>, proof: Proof) -> FenceOutcome {
-        store.fence(&Fence { incarnation: self.incarnation, beat, proof, by: "a test".into() }).unwrap()
+        store.fence(&Fence { incarnation: self.incarnation, beat, proof, by: "a test".into(), place: None }).unwrap()
     }
 
     pub fn takeover(&self, store: &dyn Store) -> TakeoverReport {
