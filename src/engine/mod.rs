@@ -41,7 +41,7 @@ pub mod pulse;
 pub mod remember;
 pub mod run;
 pub mod running;
-mod scratch_root;
+pub mod scratch_root;
 pub mod shared;
 pub mod stop;
 pub mod sweeper;

@@ -1,6 +1,6 @@
 //! Starts an engine's loops, waits for its end, and ends it in the right order.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::heartbeat::{Heartbeat, LifeError, Step};
 use super::options::EngineOptions;
 use super::remember::{KeptBeat, Memory};
 use super::running::Running;
+use super::scratch_root::ScratchLock;
 use super::shared::{Life, Phase, Shared};
 use super::stop::{Ending, Stop};
 use super::tally::Tally;
@@ -166,6 +167,9 @@ impl Engine {
         if let Some(commands) = &self.shared.commands {
             commands.tidy();
         }
+        if let Some(lock) = &self.shared.scratch_lock {
+            lock.clear();
+        }
         if result.is_ok() && said == Some(true) {
             self.shared.nothing_to_prove();
         }
@@ -270,7 +274,7 @@ fn commands(
     role: Role,
     clock: &Arc<dyn Clock>,
     guard: Option<&Arc<dyn GuardTalk>>,
-) -> Result<Option<(CommandRunner, Option<File>)>, EngineError> {
+) -> Result<Option<(CommandRunner, Option<ScratchLock>)>, EngineError> {
     if options.kinds.values().all(super::options::Kind::is_handler) {
         return Ok(None);
     }
@@ -288,7 +292,7 @@ fn commands(
 /// A place of its own: what a killed life left there is nobody's any more, and other engines of this host have
 /// theirs beside it. Whether it can be used is found out now, with a clear word: else every task would fail here,
 /// one after the other.
-fn scratch_root(options: &EngineOptions) -> std::io::Result<(PathBuf, Option<File>)> {
+fn scratch_root(options: &EngineOptions) -> std::io::Result<(PathBuf, Option<ScratchLock>)> {
     let named = |path: &Path, e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let Some(dir) = &options.scratch_dir else {
         // In a directory that everybody writes in, a name that can be told before is a name that somebody else

@@ -8,7 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::guard::try_lock;
 
@@ -17,15 +17,32 @@ const LOCK: &str = ".lock";
 /// More copies than this of one machine do not share a file system.
 const COPIES_MAX: u32 = 64;
 
-/// Takes a name in `dir`: it is the caller's as long as the file is open.
-pub(super) fn take(dir: &Path, state_id: &str) -> io::Result<(String, File)> {
+/// A name that is its engine's as long as this lives.
+#[derive(Debug)]
+pub struct ScratchLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl ScratchLock {
+    /// At the end of an engine: the next one need not find and clear it. The lock itself ends with the process.
+    pub(super) fn clear(&self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("could not remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Takes a name in `dir`.
+pub(super) fn take(dir: &Path, state_id: &str) -> io::Result<(String, ScratchLock)> {
     fs::create_dir_all(dir)?;
     for copy in 0..COPIES_MAX {
         let name = if copy == 0 { state_id.to_owned() } else { format!("{state_id}-{copy}") };
-        match lock(&dir.join(format!("{name}{LOCK}"))) {
-            Ok(Some(lock)) => {
+        let path = dir.join(format!("{name}{LOCK}"));
+        match lock(&path) {
+            Ok(Some(file)) => {
                 clear_dead(dir);
-                return Ok((name, lock));
+                return Ok((name, ScratchLock { path, _file: file }));
             }
             Ok(None) => log::warn!("{}/{name} belongs to a live engine, of which this one is a copy", dir.display()),
             Err(error) => return Err(error),
@@ -91,6 +108,8 @@ mod tests {
         let (second, other) = take(tmp.path(), "id").unwrap();
         assert_eq!((first.as_str(), second.as_str()), ("id", "id-1"));
         assert!(there("id/7-1"));
+        other.clear();
+        assert!(!there("id-1.lock") && there("id.lock"));
         drop((lock, other));
         let (third, _lock) = take(tmp.path(), "of-the-next-boot").unwrap();
         assert_eq!(third, "of-the-next-boot");

@@ -12,7 +12,6 @@
 //! ignored, because what it ran has been told to die. `clear` is entered by the lease watch when it has
 //! told the guard so; without that the guard kills the engine, so nothing may pass over it.
 
-use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,6 +25,7 @@ use super::options::EngineOptions;
 use super::pulse::Pulses;
 use super::remember::KeptBeat;
 use super::running::{Entry, Running};
+use super::scratch_root::ScratchLock;
 use super::stop::{Ending, Stop};
 use super::tally::Tally;
 use super::unit::Unit;
@@ -136,7 +136,7 @@ pub struct Shared {
     /// Ends of attempts cannot be written at present: what is claimed now would only wait with them.
     pub ends_stuck: AtomicBool,
     /// Keeps copies of this machine out of the directories of its attempts.
-    pub scratch_lock: Option<File>,
+    pub scratch_lock: Option<ScratchLock>,
     /// What systemd is told.
     pub unit: Unit,
     /// An epoch is being raised.

@@ -109,7 +109,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 
 /// Takes it, from a frozen engine without a guard if need be, and signs as the guard.
 pub(super) fn take(lock: &File) -> io::Result<Result<(), Taken>> {
-    if !lock_soon(lock)? && !(kill_unguarded(lock) && lock_soon(lock)?) {
+    if !(lock_soon(lock)? || kill_unguarded(lock) && lock_soon(lock)?) {
         let text = read(lock);
         let pid = Signature::parse(&text, Role::Guard).map(|guard| guard.pid);
         // A former release wrote the number alone.

@@ -22,7 +22,7 @@ use crate::health::snapshot::ConnectionsView;
 use crate::health::words::fine_span;
 use crate::protocol::engine::EngineState;
 use crate::protocol::ids::Epoch;
-use crate::store::{BadRow, GRANT, Meta, StatusView, StoreError, StoreResult};
+use crate::store::{BadRow, GRANT, Meta, ServerInfo, StatusView, StoreError, StoreResult};
 
 use places::{dir_lines, file_lines};
 use tasks::task_lines;
@@ -245,6 +245,42 @@ fn connections_line(found: &ConnectionsView, status: Option<&StatusView>) -> Lin
     }
 }
 
+/// What the database says of itself and its epoch.
+fn meta_lines(info: &ServerInfo, meta: &Meta, loaded: &Loaded) -> Vec<Line> {
+    let mut lines = Vec::new();
+    lines.extend(cluster_line(meta, loaded));
+    lines.extend(meta.clock_set_back().map(|behind| {
+        let text = format!("the database's clock is {} behind what engines have seen of it", fine_span(behind));
+        let fix = "set the clock of its host right; rekindle task retry ID brings a task forward that waits for a time";
+        Line::warn("clock", text, fix)
+    }));
+    lines.push(match meta.identity_matches {
+        true => Line::ok("identity", info.identity.clone()),
+        false => Line::warn(
+            "identity",
+            format!("{} is not the database that was recorded: a failover, a copy or a restore", info.identity),
+            "nothing if engines run: they raise the epoch by themselves; else make sure that this is the right database",
+        ),
+    });
+    if meta.epoch.is_scarce() {
+        let text = format!("{} of {} are used: less than a tenth is left", meta.epoch.as_i64(), Epoch::MAX);
+        lines.push(Line::warn(
+            "epoch",
+            text,
+            "find out who raises it: rekindle history --object epoch, and the engines' logs",
+        ));
+    }
+    if meta.settled_epoch < meta.raised_epoch {
+        let text = format!("epoch {} was raised and is not settled: no claims yet", meta.epoch.as_i64());
+        lines.push(Line::warn(
+            "epoch",
+            text,
+            "wait for the takeover time of a live engine (12.5s with balanced timing)",
+        ));
+    }
+    lines
+}
+
 fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<Line> {
     let Answers { info, db, schema, .. } = answers;
     let mut lines = vec![Line::ok("database", format!("{} at {} answers", info.product, info.place))];
@@ -273,39 +309,7 @@ fn answer_lines(answers: &Answers, meta: Option<&Meta>, loaded: &Loaded) -> Vec<
         });
     }
     lines.extend(connections(info, loaded).map(|found| connections_line(&found, answers.status.as_ref())));
-    if let Some(meta) = meta {
-        lines.extend(cluster_line(meta, loaded));
-        lines.extend(meta.clock_set_back().map(|behind| {
-            let text = format!("the database's clock is {} behind what engines have seen of it", fine_span(behind));
-            let fix =
-                "set the clock of its host right; rekindle task retry ID brings a task forward that waits for a time";
-            Line::warn("clock", text, fix)
-        }));
-        lines.push(match meta.identity_matches {
-            true => Line::ok("identity", info.identity.clone()),
-            false => Line::warn(
-                "identity",
-                format!("{} is not the database that was recorded: a failover, a copy or a restore", info.identity),
-                "nothing if engines run: they raise the epoch by themselves; else make sure that this is the right database",
-            ),
-        });
-        if meta.epoch.is_scarce() {
-            let text = format!("{} of {} are used: less than a tenth is left", meta.epoch.as_i64(), Epoch::MAX);
-            lines.push(Line::warn(
-                "epoch",
-                text,
-                "find out who raises it: rekindle history --object epoch, and the engines' logs",
-            ));
-        }
-        if meta.settled_epoch < meta.raised_epoch {
-            let text = format!("epoch {} was raised and is not settled: no claims yet", meta.epoch.as_i64());
-            lines.push(Line::warn(
-                "epoch",
-                text,
-                "wait for the takeover time of a live engine (12.5s with balanced timing)",
-            ));
-        }
-    }
+    lines.extend(meta.into_iter().flat_map(|meta| meta_lines(info, meta, loaded)));
     if info.durability_problems.is_empty() {
         lines.push(Line::ok("durability", "no setting found that could lose commits"));
     }

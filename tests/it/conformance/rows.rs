@@ -303,7 +303,9 @@ pub fn the_migration_mends_rows_or_sets_them_aside(rig: &Rig) {
     assert_eq!(row(store, id(8)).attempt, 0);
     assert!(row(store, id(6)).created_at.as_us() >= now);
     let owners = store.find_orphans(T).unwrap().unwrap();
-    owners.iter().for_each(|owner| drop(store.take_over(*owner, "a test", 100).unwrap()));
+    for owner in &owners {
+        store.take_over(*owner, "a test", 100).unwrap();
+    }
     assert_eq!(is(3).0, "ready", "{owners:?}");
     store.free_lines(100).unwrap();
     let b = engine("b").on(rig);

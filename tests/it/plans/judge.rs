@@ -103,7 +103,9 @@ pub fn sqlite(rows: Vec<Row>) -> Vec<String> {
     let mut wrong = Vec::new();
     for mut row in rows {
         let detail = {
-            (row.int(), row.int(), row.int());
+            for _ in 0..3 {
+                row.int();
+            }
             row.text()
         };
         let words: Vec<&str> = detail.split(' ').collect();
