@@ -60,7 +60,7 @@ pub use ended::{DETAIL_MAX, Ended, one_line};
 pub use environment::Identity;
 pub use exit::{End, Verdict, verdict};
 pub use gate::{Dies, Gate, Inside, Lease, Refusal};
-pub use handler::{Attempt, Context, Handler, Outcome, run_caught};
+pub use handler::{Attempt, Context, Handler, Outcome, VALUE_MAX, run_caught};
 pub use reaper::Strays;
 pub use spawner::{Mode, Running, SpawnError, Spawner, SpawnerOptions, TellContinuing};
 pub use spec::{CommandSpec, ExitCodes};

@@ -3,7 +3,7 @@
 //!
 //! Tasks run as the engine's user unless their kind says otherwise, so the kernel would let them read the
 //! memory and the environment of everything that user runs, the engine with its database password included.
-//! [`hide`] closes that door for each program of rekindle, first thing in its `main`.
+//! [`hide()`] closes that door for each program of rekindle, first thing in its `main`.
 //!
 //! What a program changes about itself (no core files, more descriptors) its tasks do not inherit: [`limits`]
 //! remembers how it was started, and who starts something gives that back.

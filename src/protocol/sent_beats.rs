@@ -5,7 +5,7 @@
 //! author. Then the life is over, as if it had been fenced.
 //!
 //! A beat whose answer was lost may have been written, or may be written yet: it counts as sent. One that was not
-//! sent, or not written for certain, does not. When nothing has been lost for [`SETTLED`], the row says how many were
+//! sent, or not written for certain, does not. When nothing has been lost for `SETTLED`, the row says how many were
 //! written, and the count goes on from there; else a flaky network would hide another author for ever.
 
 use std::time::Duration;

@@ -15,7 +15,7 @@
 //! * Sessions are READ COMMITTED whatever the role or the database is set to: elsewhere each conflict is an error.
 //!   `default_transaction_read_only` is left alone: by it operators take the writes away
 //!   (`a_role_that_is_set_to_serializable_claims_and_beats_like_any_other`).
-//! * Statements are planned for their values and not for what the statistics say of the tables ([`PATHS`]): a
+//! * Statements are planned for their values and not for what the statistics say of the tables (`PATHS`): a
 //!   backlog that was looked at while nothing ran drained twenty times slower (`plans::postgres`).
 
 pub mod backend;

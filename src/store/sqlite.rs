@@ -4,11 +4,11 @@
 //!   that writes later fails at once), takes milliseconds, and lets a beat of the same process go first.
 //! * WAL with `synchronous = FULL`: a commit that was acknowledged survives a power cut.
 //! * Lists and tables are bound as JSON; there is no `SKIP LOCKED` and no need for it.
-//! * Its identity is the file's inode and birth ([`identity`]). The path is looked at before each beat and each
+//! * Its identity is the file's inode and birth (`identity`). The path is looked at before each beat and each
 //!   claim: a file that was replaced or deleted under the engine would otherwise be written to unseen.
 //! * A COMMIT that fails with an I/O error has an unknown outcome: what a failed flush left in the log may be found
 //!   there by the next recovery (`cli::trouble`).
-//! * The log is kept small ([`wal`]).
+//! * The log is kept small (`wal`).
 //! * A network file system is refused: its locks cannot be trusted.
 //! * A process that is frozen in the middle of a write stops all writers of that file until it goes on or
 //!   is killed; nothing here can help that, `doctor` says who it is.

@@ -128,7 +128,7 @@ pub fn a_registration_whose_answer_is_lost_is_ended_by_the_next(rig: &Rig) {
         rig.wait_state(task, TaskState::Done, SOON);
         let rows = rig.lives(name);
         assert_eq!((rows.len(), rows[0].state), (lives, EngineState::Live), "{}", engine.log());
-        assert!(rows[1..].iter().all(|row| row.proof == Some(Proof::Lock)), "{rows:?}");
+        assert!(rows[1..].iter().all(|row| row.proof == Some(Proof::Itself)), "{rows:?}");
         engine.stop();
     }
 }
