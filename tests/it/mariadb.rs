@@ -310,7 +310,7 @@ fn lists_are_found_by_the_primary_key_and_the_rest_by_its_index() {
     run(
         &mut db,
         "INSERT INTO task (kind, state, priority, keyed, created_at, payload) \
-         SELECT 'mail', 0, seq % 3, 0, seq, '' FROM seq_1_to_100000",
+         SELECT 'mail', 0, seq % 3, 0, 1700000000000000 + seq, '' FROM seq_1_to_100000",
     );
     run(&mut db, "UPDATE task SET lost = 2 WHERE id IN (70000, 70001)");
     run(&mut db, "UPDATE task SET state = 1, due_at = id WHERE id BETWEEN 90001 AND 95000");
