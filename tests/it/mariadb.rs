@@ -314,7 +314,10 @@ fn lists_are_found_by_the_primary_key_and_the_rest_by_its_index() {
     );
     run(&mut db, "UPDATE task SET lost = 2 WHERE id IN (70000, 70001)");
     run(&mut db, "UPDATE task SET state = 1, due_at = id WHERE id BETWEEN 90001 AND 95000");
-    run(&mut db, "UPDATE task SET state = 3, owner = 7, nonce = id, claimed_at = created_at WHERE id BETWEEN 95001 AND 95100");
+    run(
+        &mut db,
+        "UPDATE task SET state = 3, owner = 7, nonce = id, claimed_at = created_at WHERE id BETWEEN 95001 AND 95100",
+    );
     rows(&mut db, "ANALYZE TABLE task");
     let list: Vec<String> = (1..=400).map(|n| (n * 200).to_string()).collect();
     let list = list.join(", ");
